@@ -1,0 +1,1 @@
+"""Experiment scripts: every number in the documents comes from one of these."""

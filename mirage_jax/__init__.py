@@ -1,0 +1,1 @@
+"""Mirage JAX: live-stream diffusion, one frame in and one restyled frame out."""

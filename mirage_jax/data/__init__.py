@@ -1,0 +1,1 @@
+"""Training data: shards, the frame store, camera paths and teachers."""

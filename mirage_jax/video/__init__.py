@@ -1,0 +1,1 @@
+"""Video in and out: readers, writers, frame sizes and contact sheets."""

@@ -1,0 +1,1 @@
+"""Kernels of the frame loop: one folder an operation, one dispatcher each."""
