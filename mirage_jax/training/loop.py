@@ -1,0 +1,389 @@
+"""The training loop: data-parallel over the local devices, resumable, interruptible.
+
+One step is one XLA program under `jax.shard_map`: every device draws its own batch
+with its own key from the replicated data, gradients and metrics are averaged, and the
+optimiser (AdamW of Loshchilov and Hutter, 2019, after a clip of the global norm) and
+the running average of the weights run replicated. Master weights are float32; a loss
+casts to bfloat16 by itself.
+
+The host never waits for the step it has just started: the metrics of a step are read
+`RUN_AHEAD` steps later, which keeps the device busy and yet bounds how far a stopped
+clock, a signal or a NaN can be overrun.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import math
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mirage_jax.errors import MirageError
+from mirage_jax.training.checkpoint import Checkpoints
+from mirage_jax.training.log import TrainLog
+from mirage_jax.training.signals import StopSignal
+
+RUN_AHEAD = 4
+"""Steps that may be in flight before the host waits for the oldest one."""
+
+
+class LossFn(Protocol):
+    """`(params, key, data, step) -> (scalar loss, {name: scalar metric})`.
+
+    Runs on each device with its own key; `step` is a traced int32 scalar. The metrics
+    must not be called "loss", "gradient_norm" or "learning_rate".
+    """
+
+    def __call__(
+        self, params: Any, key: jax.Array, data: Any, step: jax.Array, /
+    ) -> tuple[jax.Array, dict[str, jax.Array]]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long and how fast to train. `minutes` > 0 replaces `steps`.
+
+    By steps a resumed run repeats an unbroken one exactly. By minutes the learning
+    rate follows the clock (time spent in earlier runs counts, compilation does not),
+    so a resumed run ends at the same learning rate but is not the same run.
+
+    Warm-up is over `warmup_steps`; then the rate is constant until the fraction
+    `decay_start` of the run and falls to `final_fraction` of itself, on a line or on
+    a cosine. `ema` is the decay of the running average of the weights.
+    """
+
+    steps: int = 1000
+    minutes: float = 0.0
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    decay_start: float = 0.0
+    decay: str = "cosine"
+    final_fraction: float = 0.02
+    b1: float = 0.9
+    b2: float = 0.99
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    ema: float = 0.999
+    log_every: int = 50
+    picture_every: int = 1000
+    checkpoint_every: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.minutes < 0 or (self.minutes == 0 and self.steps < 1):
+            raise MirageError(
+                f"nothing to train: steps={self.steps}, minutes={self.minutes}; "
+                "give at least 1 step or more than 0 minutes"
+            )
+        if self.decay not in ("linear", "cosine"):
+            raise MirageError(f"decay={self.decay!r}: choose 'linear' or 'cosine'")
+        for name in ("decay_start", "final_fraction", "ema"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise MirageError(f"{name}={value} must lie in [0, 1]")
+        for name in ("learning_rate", "clip_norm", "log_every"):
+            value = getattr(self, name)
+            if not value > 0:
+                raise MirageError(f"{name}={value} must be above 0")
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a step changes, and the key it never changes."""
+
+    step: jax.Array  # int32 [], steps done
+    params: Any  # float32
+    ema: Any  # float32, the running average of params
+    opt_state: Any
+    key: jax.Array  # PRNG key of the whole run
+
+
+def learning_rate_at(config: TrainConfig, step: int, progress: float) -> float:
+    """Rate of step `step` (from 0) when the fraction `progress` of the run is done.
+
+    Plain Python: the schedule must not put work on the device.
+    """
+    warmup = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    span = max(1.0 - config.decay_start, 1e-9)
+    x = min(max((progress - config.decay_start) / span, 0.0), 1.0)
+    fall = x if config.decay == "linear" else 0.5 - 0.5 * math.cos(math.pi * x)
+    return config.learning_rate * warmup * (1.0 - (1.0 - config.final_fraction) * fall)
+
+
+def optimiser(config: TrainConfig) -> optax.GradientTransformation:
+    """AdamW up to the learning rate, which the host gives to each step."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.scale_by_adam(b1=config.b1, b2=config.b2),
+        optax.add_decayed_weights(config.weight_decay),
+    )
+
+
+def init_state(config: TrainConfig, params: Any) -> TrainState:
+    """A fresh state around float32 copies of `params` (the caller's stay valid)."""
+
+    def copy(tree: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), tree)
+
+    params = copy(params)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema=copy(params),
+        opt_state=optimiser(config).init(params),
+        key=jax.random.key(config.seed),
+    )
+
+
+def make_step(config: TrainConfig, loss: LossFn, mesh: Mesh) -> Callable[..., Any]:
+    """`(state, data, learning_rate) -> (state, {name: metric})`, jitted, state donated.
+
+    All values are replicated over `mesh`, whose one axis is "data".
+    """
+    tx = optimiser(config)
+
+    def device_step(
+        state: TrainState, data: Any, learning_rate: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(state.key, state.step)
+        key = jax.random.fold_in(key, jax.lax.axis_index("data"))
+        (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(
+            state.params, key, data, state.step
+        )
+        metrics = {k: jnp.asarray(v, jnp.float32) for k, v in metrics.items()}
+        metrics["loss"] = jnp.asarray(value, jnp.float32)
+        gradient, metrics = jax.lax.pmean((gradient, metrics), "data")
+        metrics["gradient_norm"] = optax.global_norm(gradient)
+
+        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
+        # Early on the average must follow quickly, or it is mostly the initial weights.
+        count = state.step.astype(jnp.float32)
+        decay = jnp.minimum(config.ema, (1 + count) / (10 + count))
+        ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, params)
+        state = TrainState(state.step + 1, params, ema, opt_state, state.key)
+        return state, metrics
+
+    everywhere = PartitionSpec()
+    return jax.jit(
+        jax.shard_map(
+            device_step,
+            mesh=mesh,
+            in_specs=(everywhere, everywhere, everywhere),
+            out_specs=(everywhere, everywhere),
+            check_vma=False,
+        ),
+        donate_argnums=0,
+    )
+
+
+def first_device(tree: Any) -> Any:
+    """The first device's copy of replicated arrays, without moving any data."""
+    return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+
+def _compile(
+    steps: Sequence[Any], state: TrainState, data: Any
+) -> list[Callable[..., Any]]:
+    """Compile all programs at once, before the clock starts."""
+    rate = jnp.zeros((), jnp.float32)
+    lowered = [step.lower(state, data, rate) for step in steps]
+    with concurrent.futures.ThreadPoolExecutor(len(lowered)) as pool:
+        return list(pool.map(lambda low: low.compile(), lowered))
+
+
+def train(
+    workdir: str | pathlib.Path,
+    config: TrainConfig,
+    params: Any,
+    losses: Sequence[LossFn],
+    choose: Callable[[int], int],
+    data: Any,
+    pictures: Callable[[Any, Any, jax.Array], np.ndarray] | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    restore: bool = True,
+    samples: Sequence[int] | None = None,
+) -> TrainState:
+    """Train `params` and return the final state, on the first device.
+
+    Args:
+      workdir: takes checkpoints/, pictures/, metrics.jsonl and TensorBoard events.
+      params: pytree of float arrays; trained as float32.
+      losses: several losses are several static programs, for example two frame sizes.
+      choose: step (from 0) -> which of `losses` that step uses.
+      data: pytree that all losses read; put on every device, never donated.
+      pictures: `(ema params, data, key) -> uint8 [H, W, 3]`, called every
+        `config.picture_every` steps and at the end, always with the same key.
+      devices: all local devices by default.
+      restore: go on from the newest good checkpoint in `workdir`, if there is one;
+        else the checkpoints and curves of an earlier run there are deleted.
+      samples: samples a device takes per step of each loss, for the samples/s shown.
+
+    Raises:
+      MirageError: a metric became NaN or infinite, no memory is left, or the
+        checkpoints are damaged or of another model.
+      SystemExit: SIGTERM or Ctrl-C came; the state has been saved.
+    """
+    devices = list(devices if devices is not None else jax.local_devices())
+    mesh = Mesh(np.array(devices), ("data",))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    workdir = pathlib.Path(workdir)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    try:
+        state = init_state(config, params)
+        spent = 0.0
+        if not restore:
+            checkpoints.clear()
+        elif (found := checkpoints.restore(state)) is not None:
+            state, spent = found
+        state = jax.device_put(state, replicated)
+        data = jax.device_put(data, replicated)
+        with TrainLog(workdir, done=int(state.step)) as log, StopSignal() as stop:
+            started = time.monotonic()
+            programs = _compile(
+                [make_step(config, loss, mesh) for loss in losses], state, data
+            )
+            log.note(
+                f"{len(devices)} {devices[0].device_kind}, {len(programs)} program(s) "
+                f"compiled in {time.monotonic() - started:.1f} s, "
+                f"start at step {int(state.step)}"
+            )
+            run = _Run(config, checkpoints, log, pictures, stop, spent)
+            sizes = [n * len(devices) for n in samples or [0] * len(losses)]
+            state = run.steps(state, data, programs, choose, sizes)
+        return first_device(state)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise MirageError(
+            f"no memory left on {devices[0].device_kind}: use a smaller batch or size"
+        ) from error
+    finally:
+        checkpoints.close()
+
+
+class _Run:
+    """The host's side of one run: clock, metrics in flight, what is written when."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        checkpoints: Checkpoints,
+        log: TrainLog,
+        pictures: Callable[[Any, Any, jax.Array], np.ndarray] | None,
+        stop: StopSignal,
+        spent: float,
+    ) -> None:
+        self.config = config
+        self.checkpoints = checkpoints
+        self.log = log
+        self.pictures = pictures
+        self.stop = stop
+        self.start = time.monotonic() - spent
+        self.saved: int | None = checkpoints.latest()
+        self.flying: collections.deque[tuple[int, float, float, Any]] = (
+            collections.deque()
+        )
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self.start
+
+    def progress(self, step: int) -> float:
+        if self.config.minutes:
+            return self.elapsed() / (60 * self.config.minutes)
+        return step / self.config.steps
+
+    def steps(
+        self,
+        state: TrainState,
+        data: Any,
+        programs: Sequence[Callable[..., Any]],
+        choose: Callable[[int], int],
+        samples: Sequence[int],
+    ) -> TrainState:
+        step = int(state.step)
+        pictured = step
+        self.log.start_clock()
+        while (progress := self.progress(step)) < 1:
+            which = choose(step)
+            rate = learning_rate_at(self.config, step, progress)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, metrics = programs[which](state, data, np.float32(rate))
+            step += 1
+            self.flying.append((step, rate, samples[which], metrics))
+            self.land(RUN_AHEAD, progress)
+            if self.stop.received is not None:
+                self.save(state, step)
+                self.checkpoints.wait()
+                self.log.note(
+                    f"stopped by {self.stop.received.name} at step {step}; saved in "
+                    f"{self.checkpoints.folder}; the same command goes on from there"
+                )
+                raise SystemExit(128 + self.stop.received)
+            if self.config.picture_every and step % self.config.picture_every == 0:
+                self.picture(state, data, step)
+                pictured = step
+            if (
+                self.config.checkpoint_every
+                and step % self.config.checkpoint_every == 0
+            ):
+                self.save(state, step)
+        self.land(0, 1.0)
+        if pictured != step:
+            self.picture(state, data, step)
+        self.save(state, step)
+        self.checkpoints.wait()
+        return state
+
+    def land(self, keep: int, progress: float) -> None:
+        """Read the metrics of all but the `keep` newest steps; stop at a NaN."""
+        while len(self.flying) > keep:
+            step, rate, samples, metrics = self.flying.popleft()
+            values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+            bad = [k for k, v in values.items() if not math.isfinite(v)]
+            if bad:
+                kept = (
+                    f"the checkpoint of step {self.saved} in {self.checkpoints.folder} "
+                    "is good"
+                    if self.saved is not None
+                    else "no checkpoint had been written yet"
+                )
+                raise MirageError(
+                    f"step {step}: {', '.join(sorted(bad))} not finite "
+                    f"(loss={values['loss']}); {kept}; lower the learning rate "
+                    f"(now {rate:.2g}) and start again"
+                )
+            values["learning_rate"] = rate
+            self.log.add(values, samples)
+            if step % self.config.log_every == 0:
+                self.log.write(step, self.elapsed(), self.time_left(step, progress))
+
+    def time_left(self, step: int, progress: float) -> float:
+        """Seconds, from the pace of this run."""
+        if self.config.minutes:
+            return max(0.0, 60 * self.config.minutes - self.elapsed())
+        return (self.config.steps - step) * self.log.seconds_a_step()
+
+    def save(self, state: TrainState, step: int) -> None:
+        """Save unless this step is saved; only a state known to be finite."""
+        self.land(0, self.progress(step))
+        if self.saved != step:
+            self.checkpoints.save(step, first_device(state), self.elapsed())
+            self.saved = step
+
+    def picture(self, state: TrainState, data: Any, step: int) -> None:
+        if self.pictures is None or not self.config.picture_every:
+            return
+        self.land(0, self.progress(step))
+        key = jax.random.fold_in(jax.random.key(self.config.seed), 0x7069)
+        grid = self.pictures(first_device(state.ema), first_device(data), key)
+        self.log.picture(step, np.asarray(grid))
