@@ -1,0 +1,202 @@
+"""What the style network is trained on: paintings, their Gram matrices, the loss.
+
+Content and style losses of Gatys et al. 2015 (https://arxiv.org/abs/1508.06576) and
+Johnson et al. 2016 (https://arxiv.org/abs/1603.08155), each divided by the size of
+what it compares to, so that one set of weights fits every painting; and a stability
+term: a shifted, slightly noisy picture must give the shifted result. It makes video
+calm and gives a smooth teacher that a small student can follow.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+from PIL import Image, UnidentifiedImageError
+
+from mirage_jax.errors import MirageError
+from mirage_jax.styler import NEURAL_STYLES, StylerParams, styler_apply
+from mirage_jax.training.vgg import STYLE_LAYERS, features, gram
+
+Grams = dict[str, Float[Array, "styles C C"]]
+Metrics = dict[str, Float[Array, ""]]
+
+CONTENT_LAYERS = ("relu2_2", "relu3_3")
+MAX_SHIFT = 8
+
+
+@dataclass(frozen=True)
+class Painting:
+    """A painting's file, the edge to cut off, and how large it hangs.
+
+    trim: fraction of each side that shows a frame or a margin.
+    scale: short side of the painting over the short side of a frame; it sets how
+      wide strokes come out.
+    """
+
+    file: str
+    trim: float = 0.02
+    scale: float = 1.0
+
+
+PAINTINGS = {
+    "starry_night": Painting("van_gogh_starry_night.jpg", trim=0.04, scale=1.2),
+    "wheatfield": Painting("van_gogh_040.webp", trim=0.03, scale=1.1),
+    # A small picture: larger would only blur it.
+    "scream": Painting("munch_scream_detail.webp", scale=0.6),
+    "cafe_terrace": Painting("van_gogh_003.webp", scale=1.0),
+    "autumn": Painting("autumn_tree_art.webp", scale=1.1),
+}
+
+
+@dataclass(frozen=True)
+class StylerLoss:
+    """Weights of the loss terms."""
+
+    content: float = 1.0
+    style: float = 10.0
+    variation: float = 0.5
+    stability: float = 20.0
+
+
+def load_painting(
+    folder: str | Path, painting: Painting, size: int
+) -> Float[np.ndarray, "size size 3"]:
+    """The painting as float32 RGB in [0, 1], as it hangs beside a size x size frame.
+
+    What is larger than the frame is cut to its middle, what is smaller goes on by
+    reflection. Raises MirageError if the file is missing or no picture.
+    """
+    path = Path(folder) / painting.file
+    try:
+        with Image.open(path) as file:
+            picture = file.convert("RGB")
+    except (FileNotFoundError, NotADirectoryError):
+        raise MirageError(
+            f"painting {str(path)!r} does not exist: pass the folder of paintings"
+        ) from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise MirageError(f"painting {str(path)!r} cannot be read: {error}") from None
+    width, height = picture.size
+    cut_x, cut_y = round(painting.trim * width), round(painting.trim * height)
+    picture = picture.crop((cut_x, cut_y, width - cut_x, height - cut_y))
+    factor = painting.scale * size / min(picture.size)
+    width, height = (max(1, round(factor * side)) for side in picture.size)
+    picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    pixels = np.asarray(picture, np.float32) / 255.0
+    for axis in (0, 1):
+        missing = size - pixels.shape[axis]
+        if missing > 0:
+            before = missing // 2
+            pad = [(0, 0), (0, 0), (0, 0)]
+            pad[axis] = (before, missing - before)
+            pixels = np.pad(pixels, pad, mode="symmetric")
+        else:
+            start = -missing // 2
+            pixels = np.take(pixels, range(start, start + size), axis)
+    return pixels
+
+
+def painting_grams(
+    vgg: Mapping[str, Mapping[str, jax.Array]],
+    paintings: Float[Array, "styles H W 3"],
+    dtype: DTypeLike = jnp.bfloat16,
+) -> Grams:
+    """Gram matrices of the paintings, one picture a style, for every style layer."""
+    found = features(vgg, paintings, dtype)
+    return {layer: gram(found[layer]) for layer in STYLE_LAYERS}
+
+
+def load_grams(
+    vgg: Mapping[str, Mapping[str, jax.Array]], folder: str | Path, size: int
+) -> Grams:
+    """Gram matrices of `NEURAL_STYLES` from a folder of paintings, at one size."""
+    paintings = [load_painting(folder, PAINTINGS[n], size) for n in NEURAL_STYLES]
+    return jax.jit(painting_grams)(vgg, jnp.stack(paintings))
+
+
+def _relative_square(found: Array, wanted: Array) -> Array:
+    """Squared distance over the target's squared length, a picture at a time; [n]."""
+    found, wanted = found.astype(jnp.float32), wanted.astype(jnp.float32)
+    axes = tuple(range(1, found.ndim))
+    error = jnp.square(found - wanted).sum(axes)
+    return error / (jnp.square(wanted).sum(axes) + 1e-6)
+
+
+def _disturb(key: Array, images: Array) -> tuple[Array, Array]:
+    """Shifts by whole pixels, the same for all, with noise and a change of gain."""
+    shift_key, noise_key, gain_key = jax.random.split(key, 3)
+    shift = jax.random.randint(shift_key, (2,), -MAX_SHIFT, MAX_SHIFT + 1)
+    noise = 0.02 * jax.random.normal(noise_key, images.shape)
+    gain = jax.random.uniform(gain_key, (images.shape[0], 1, 1, 1), minval=-1.0)
+    disturbed = jnp.roll(images, shift, (1, 2)) * (1.0 + 0.05 * gain) + noise
+    return jnp.clip(disturbed, 0.0, 1.0), shift
+
+
+def styler_loss(
+    params: StylerParams,
+    key: Array,
+    images: Float[Array, "n H W 3"],
+    vgg: Mapping[str, Mapping[str, jax.Array]],
+    grams: Grams,
+    weights: StylerLoss,
+    dtype: DTypeLike = jnp.bfloat16,
+) -> tuple[Float[Array, ""], Metrics]:
+    """Mean loss of all styles; each style paints its own slice of the pictures.
+
+    Args:
+      images: pictures in [0, 1]; n is a multiple of the number of styles, the first
+        n / styles pictures go to style 0 and so on.
+      grams: from `painting_grams` at the same size, in the order of the styles.
+
+    Returns:
+      The weighted loss, and the single terms (float32 scalars): content, style,
+      variation, stability, and style_<number> of every style.
+    """
+    styles = grams[STYLE_LAYERS[0]].shape[0]
+    count, remainder = divmod(images.shape[0], styles)
+    if remainder or not count:
+        raise ValueError(f"{images.shape[0]} pictures for {styles} styles")
+    disturbed, shift = _disturb(key, images)
+
+    def paint(pictures: Array) -> Array:
+        parts = pictures.reshape(styles, count, *pictures.shape[1:])
+        painted = [styler_apply(params, parts[i], i, dtype) for i in range(styles)]
+        return jnp.concatenate(painted)
+
+    painted, painted_disturbed = paint(images), paint(disturbed)
+    found = features(vgg, painted, dtype)
+    wanted = features(vgg, images, dtype)
+    content = sum(
+        _relative_square(found[layer], wanted[layer]).mean() for layer in CONTENT_LAYERS
+    ) / len(CONTENT_LAYERS)
+    by_picture = sum(
+        _relative_square(gram(found[layer]), jnp.repeat(grams[layer], count, axis=0))
+        for layer in STYLE_LAYERS
+    ) / len(STYLE_LAYERS)
+    by_style = jnp.reshape(by_picture, (styles, count)).mean(1)
+    variation = jnp.square(jnp.diff(painted, axis=1)).mean()
+    variation += jnp.square(jnp.diff(painted, axis=2)).mean()
+    # The roll brings the far side in at the edges: not compared.
+    inner = slice(2 * MAX_SHIFT, -2 * MAX_SHIFT)
+    change = painted_disturbed - jnp.roll(painted, shift, (1, 2))
+    stability = jnp.square(change[:, inner, inner]).mean()
+    loss = (
+        weights.content * content
+        + weights.style * by_style.mean()
+        + weights.variation * variation
+        + weights.stability * stability
+    )
+    metrics = {
+        "content": content,
+        "style": by_style.mean(),
+        "variation": variation,
+        "stability": stability,
+    }
+    for index in range(styles):
+        metrics[f"style_{index}"] = by_style[index]
+    return loss, metrics
