@@ -143,6 +143,16 @@ def decode_raw(
     return images.reshape(*lead, *images.shape[1:])
 
 
+def _statistics(params: Params, ndim: int) -> tuple[Array, Array]:
+    """Per-channel mean and spread, shaped to broadcast against `ndim` axes."""
+    shape = (1,) * (ndim - 1) + (-1,)
+    mean, spread = params["statistics"]["mean"], params["statistics"]["spread"]
+    return (
+        mean.astype(jnp.float32).reshape(shape),
+        spread.astype(jnp.float32).reshape(shape),
+    )
+
+
 def encode(
     params: Params,
     images: Float[Array, "*lead H W 3"],
@@ -150,13 +160,9 @@ def encode(
     dtype: Any = jnp.float32,
 ) -> Float[Array, "*lead h w C"]:
     """Pictures in [0, 1] to latents of about zero mean and unit spread."""
-    statistics = params["statistics"]
     raw = encode_raw(params, images, config, dtype)
-    mean = statistics["mean"].astype(jnp.float32)
-    spread = statistics["spread"].astype(jnp.float32)
-    return (raw - mean.reshape((1,) * (raw.ndim - 1) + (-1,))) / spread.reshape(
-        (1,) * (raw.ndim - 1) + (-1,)
-    )
+    mean, spread = _statistics(params, raw.ndim)
+    return (raw - mean) / spread
 
 
 def decode(
@@ -166,8 +172,5 @@ def decode(
     dtype: Any = jnp.float32,
 ) -> Float[Array, "*lead H W 3"]:
     """Latents of `encode` to float32 pictures around [0, 1], not clipped."""
-    statistics = params["statistics"]
-    shape = (1,) * (latents.ndim - 1) + (-1,)
-    mean = statistics["mean"].astype(jnp.float32).reshape(shape)
-    spread = statistics["spread"].astype(jnp.float32).reshape(shape)
+    mean, spread = _statistics(params, latents.ndim)
     return decode_raw(params, latents * spread + mean, config, dtype)

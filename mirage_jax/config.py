@@ -27,7 +27,7 @@ class CodecConfig:
 
     channels: int = 32
     encoder_widths: tuple[int, int, int] = (64, 96, 160)
-    encoder_blocks: tuple[int, int, int] = (2, 2, 2)
+    encoder_blocks: tuple[int, int, int] = (2, 2, 3)
     decoder_widths: tuple[int, int, int, int] = (160, 128, 80, 40)
     decoder_blocks: tuple[int, int, int, int] = (3, 2, 2, 1)
 

@@ -1,0 +1,119 @@
+"""Writes what an experiment measured: one JSON file of one fixed form.
+
+    {"script": ..., "setup": {...},
+     "results": [{"name", "value", "unit", "better": "lower" | "higher"}, ...]}
+
+Names are paths ("psnr/pencil/512/1"), so that anything can read them.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import platform
+import tempfile
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jaxlib
+
+from mirage_jax.errors import MirageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One measured number.
+
+    Attributes:
+      name: path of the number, unique within its file.
+      value: finite.
+      unit: of the value, for example "dB" or "ms".
+      better: "higher" or "lower".
+    """
+
+    name: str
+    value: float
+    unit: str
+    better: str = "higher"
+
+    def __post_init__(self):
+        if not self.name or self.name != self.name.strip("/ "):
+            raise ValueError(f"a result needs a plain path as name: {self.name!r}")
+        if not math.isfinite(self.value):
+            raise ValueError(f"{self.name}: the value is not finite: {self.value!r}")
+        if self.better not in ("lower", "higher"):
+            raise ValueError(f"{self.name}: {self.better=} is not lower or higher")
+
+
+def device_setup() -> dict[str, Any]:
+    """What every record says about the machine: device, JAX, Python."""
+    devices = jax.local_devices()
+    return {
+        "device": devices[0].device_kind,
+        "platform": devices[0].platform,
+        "devices": len(devices),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def write_results(
+    path: str | os.PathLike[str],
+    script: str,
+    setup: Mapping[str, Any],
+    results: Iterable[Result],
+) -> None:
+    """Writes the file whole or not at all.
+
+    Raises:
+      ValueError: two results share a name.
+      MirageError: the file cannot be written.
+    """
+    results = list(results)
+    names = [result.name for result in results]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise ValueError(f"result names must be unique; given twice: {doubled}")
+    text = json.dumps(
+        {
+            "script": script,
+            "setup": dict(setup),
+            "results": [dataclasses.asdict(result) for result in results],
+        },
+        indent=1,
+        allow_nan=False,
+    )
+    write_whole(pathlib.Path(path), (text + "\n").encode())
+
+
+def read_results(path: str | os.PathLike[str]) -> dict[str, float]:
+    """Name to value of a file that `write_results` wrote."""
+    try:
+        record = json.loads(pathlib.Path(path).read_text())
+        return {result["name"]: result["value"] for result in record["results"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MirageError(f"cannot read results from {path}: {error}") from error
+
+
+def write_whole(path: pathlib.Path, content: bytes) -> None:
+    """Puts `content` under `path` by a rename, so that no half file can be seen."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = pathlib.Path(file.name)
+            file.write(content)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise MirageError(
+            f"cannot write {path}: {error.strerror or error}; free some space or name "
+            "another path"
+        ) from error

@@ -1,0 +1,305 @@
+"""The frame loop: one step function for files, live streams, training, benchmarks.
+
+    state = open_stream(params, model, stream, prompt, key)
+    step = make_step(model, stream)
+    state, styled = step(params, state, source)
+
+`stream_step` does everything a frame needs in one program: bytes to floats, encode,
+the denoiser's passes, the commit to the frame cache, decode, floats to bytes. All
+shapes are fixed; streams of a batch never see each other.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from mirage_jax import cache as frame_cache
+from mirage_jax import codec, flow
+from mirage_jax.cache import FrameCache
+from mirage_jax.config import DOWNSAMPLE, ModelConfig
+from mirage_jax.denoiser import denoise_frame, prompt_slots
+from mirage_jax.errors import MirageError
+
+Params = dict[str, Any]
+COMMITS = ("merged", "lagged", "clean")
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamConfig:
+    """How a stream runs; every field is static.
+
+    Attributes:
+      height, width: frame size in pixels, multiples of 32.
+      steps: denoiser passes a frame, 1, 2 or 4.
+      commit: what the cache keeps of a frame. "merged": K and V of the last pass,
+        at no cost. "lagged": the next frame's first pass carries the finished frame
+        along and keeps its clean K and V. "clean": a pass of its own.
+      batch: streams that run together.
+      anchor: keep the stream's first frame in the anchor slot.
+      memory: False empties the cache before every frame, to measure its use.
+      fixed_noise: one noise for all frames of a stream, not a new one each frame.
+      hold: frames without a source during which the last source is repeated.
+      dtype: compute type, "bfloat16" or "float32".
+      attention: attention backend by name; None chooses.
+      unroll: layers unrolled into the program (quicker to run, slower to compile).
+    """
+
+    height: int = 512
+    width: int = 512
+    steps: int = 1
+    commit: str = "merged"
+    batch: int = 1
+    anchor: bool = False
+    memory: bool = True
+    fixed_noise: bool = False
+    hold: int = 8
+    dtype: str = "bfloat16"
+    attention: str | None = None
+    unroll: bool = True
+
+    def __post_init__(self):
+        cell = 2 * DOWNSAMPLE
+        if self.height % cell or self.width % cell or min(self.height, self.width) <= 0:
+            raise MirageError(
+                f"frame size {self.height}x{self.width} is no multiple of {cell}: "
+                f"take for example {cell * max(1, round(self.height / cell))}x"
+                f"{cell * max(1, round(self.width / cell))}"
+            )
+        if self.steps not in flow.STEP_COUNTS:
+            raise MirageError(f"steps={self.steps}: choose one of {flow.STEP_COUNTS}")
+        if self.commit not in COMMITS:
+            raise MirageError(f"commit={self.commit!r}: choose one of {COMMITS}")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Latent grid (h, w)."""
+        return self.height // DOWNSAMPLE, self.width // DOWNSAMPLE
+
+
+@flax.struct.dataclass
+class StreamState:
+    """Everything that a batch of streams carries from frame to frame.
+
+    Attributes:
+      cache: the frame cache with prompt, anchor and ring slots.
+      source: latent of the last source that arrived, float32.
+      styled: latent of the last styled frame, float32 (for the lagged commit).
+      present: whether that frame was made with a source.
+      frame: frames since the stream opened or was reset.
+      missing: frames since the last source arrived.
+      key: noise key of each stream.
+    """
+
+    cache: FrameCache
+    source: Float[Array, "B h w C"]
+    styled: Float[Array, "B h w C"]
+    present: Bool[Array, " B"]
+    frame: Int[Array, " B"]
+    missing: Int[Array, " B"]
+    key: Array
+
+
+def open_stream(
+    params: Params,
+    model: ModelConfig,
+    stream: StreamConfig,
+    prompt: Float[Array, "B 384"],
+    key: Array,
+) -> StreamState:
+    """A fresh state with the prompt in its slots; stream b draws noise from key b."""
+    if prompt.shape != (stream.batch, prompt.shape[-1]):
+        raise ValueError(f"{prompt.shape=} does not fit {stream.batch=}")
+    h, w = stream.grid
+    patch, batch = model.denoiser.patch, stream.batch
+    tokens = (h // patch) * (w // patch)
+    latent = jnp.zeros((batch, h, w, model.codec.channels), jnp.float32)
+    state = StreamState(
+        cache=frame_cache.empty_cache(
+            model.denoiser, batch, tokens, jnp.dtype(stream.dtype)
+        ),
+        source=latent,
+        styled=latent,
+        present=jnp.zeros(batch, bool),
+        frame=jnp.zeros(batch, jnp.int32),
+        # No source has ever arrived: there is nothing to hold.
+        missing=jnp.full(batch, stream.hold, jnp.int32),
+        key=jax.random.split(key, batch),
+    )
+    return set_prompt(params, model, state, prompt)
+
+
+def set_prompt(
+    params: Params,
+    model: ModelConfig,
+    state: StreamState,
+    prompt: Float[Array, "B 384"],
+    streams: Bool[Array, " B"] | None = None,
+) -> StreamState:
+    """Rewrites the prompt slots (of the chosen streams) and touches nothing else."""
+    c, cache = model.denoiser, state.cache
+    k, v = prompt_slots(params["denoiser"], c, prompt, cache.k.dtype)
+    if streams is not None:
+        chosen = streams[None, :, None, None, None]
+        k = jnp.where(chosen, k, cache.k[:, :, : c.prompt_tokens])
+        v = jnp.where(chosen, v, cache.v[:, :, : c.prompt_tokens])
+    origin = (0,) * cache.k.ndim
+    return state.replace(
+        cache=cache.replace(
+            k=jax.lax.dynamic_update_slice(cache.k, k, origin),
+            v=jax.lax.dynamic_update_slice(cache.v, v, origin),
+        )
+    )
+
+
+def reset(state: StreamState, streams: Bool[Array, " B"], hold: int) -> StreamState:
+    """Makes the chosen streams forget all frames; their prompts stay."""
+    return state.replace(
+        cache=frame_cache.forget(state.cache, streams),
+        present=state.present & ~streams,
+        frame=jnp.where(streams, 0, state.frame),
+        missing=jnp.where(streams, hold, state.missing),
+    )
+
+
+def _noise(state: StreamState, stream: StreamConfig, channels: int) -> Array:
+    shape = (*stream.grid, channels)
+    moment = jnp.zeros_like(state.frame) if stream.fixed_noise else state.frame
+
+    def one(key, moment):
+        return jax.random.normal(jax.random.fold_in(key, moment), shape)
+
+    return jax.vmap(one)(state.key, moment)
+
+
+def _denoise(
+    params: Params,
+    model: ModelConfig,
+    stream: StreamConfig,
+    state: StreamState,
+    cache: FrameCache,
+    source: Float[Array, "B h w C"],
+    present: Bool[Array, " B"],
+) -> tuple[Float[Array, "B h w C"], FrameCache]:
+    """All passes of one frame; returns its clean latent and the committed cache."""
+    weights, bias = params["denoiser"], params["denoiser"]["slot_bias"]
+    dtype = jnp.dtype(stream.dtype)
+    run = partial(
+        denoise_frame,
+        weights,
+        model,
+        dtype=dtype,
+        backend=stream.attention,
+        unroll=stream.unroll,
+    )
+    bias = bias.astype(jnp.float32)
+    now = frame_cache.age_bias(bias, cache.age)
+    x = _noise(state, stream, model.codec.channels)[:, None]
+    source, present = source[:, None], present[:, None]
+    step_size = jnp.full((stream.batch, 1), 1 / stream.steps)
+    for index, time in enumerate(flow.times_of_steps(stream.steps)):
+        tau = jnp.full((stream.batch, 1), time)
+        if stream.commit == "lagged" and index == 0:
+            before = frame_cache.age_bias(bias, frame_cache.previous_age(cache.age))
+            predicted, cache = run(
+                jnp.concatenate([state.styled[:, None], x], axis=1),
+                jnp.concatenate([state.source[:, None], source], axis=1),
+                jnp.concatenate([state.present[:, None], present], axis=1),
+                jnp.concatenate([jnp.ones_like(tau), tau], axis=1),
+                jnp.concatenate([step_size, step_size], axis=1),
+                cache,
+                jnp.concatenate([before, now], axis=2),
+            )
+            predicted = predicted[:, 1:]
+        else:
+            predicted, cache = run(x, source, present, tau, step_size, cache, now)
+        x = flow.take_step(x, predicted, tau, step_size)
+    if stream.commit == "clean":
+        tau = jnp.ones((stream.batch, 1))
+        _, cache = run(x, source, present, tau, step_size, cache, now)
+    return x[:, 0], cache
+
+
+def stream_step(
+    params: Params,
+    state: StreamState,
+    source: UInt8[Array, "B H W 3"],
+    arrived: Bool[Array, " B"] | None = None,
+    *,
+    model: ModelConfig,
+    stream: StreamConfig,
+) -> tuple[StreamState, UInt8[Array, "B H W 3"]]:
+    """Styles one frame of every stream.
+
+    Args:
+      params: {"codec": ..., "denoiser": ...}.
+      state: donated by `make_step`.
+      source: RGB frames.
+      arrived: which streams really got a new source frame; None means all. Where it
+        is False the last source is repeated for `hold` frames, then the stream goes
+        on from its history alone.
+
+    Returns:
+      The next state and the styled frames.
+    """
+    dtype = jnp.dtype(stream.dtype)
+    if source.shape != (stream.batch, stream.height, stream.width, 3):
+        raise ValueError(f"{source.shape=} does not fit {stream=}")
+    if arrived is None:
+        arrived = jnp.ones(stream.batch, bool)
+    with jax.named_scope("encode"):
+        pixels = source.astype(jnp.float32) / 255
+        latent = codec.encode(params["codec"], pixels, model.codec, dtype)
+    latent = jnp.where(arrived[:, None, None, None], latent, state.source)
+    missing = jnp.where(arrived, 0, state.missing + 1)
+    present = missing <= stream.hold
+    cache = state.cache
+    if not stream.memory:
+        cache = frame_cache.forget(cache, jnp.ones(stream.batch, bool))
+    cache = frame_cache.advance(cache)
+    with jax.named_scope("denoise"):
+        styled, cache = _denoise(params, model, stream, state, cache, latent, present)
+    if stream.anchor:
+        # With the lagged commit a frame's own K and V are final one frame later.
+        lag = 1 if stream.commit == "lagged" else 0
+        slot = (cache.cursor - lag) % (model.denoiser.ring + 1)
+        first = state.frame == lag
+        cache = frame_cache.keep_anchor(cache, model.denoiser, first, slot)
+    with jax.named_scope("decode"):
+        picture = codec.decode(params["codec"], styled, model.codec, dtype)
+        picture = jnp.round(jnp.clip(picture, 0, 1) * 255).astype(jnp.uint8)
+    state = StreamState(
+        cache=cache,
+        source=latent,
+        styled=styled,
+        present=present,
+        frame=state.frame + 1,
+        missing=missing,
+        key=state.key,
+    )
+    return state, picture
+
+
+def make_step(
+    model: ModelConfig, stream: StreamConfig
+) -> Callable[..., tuple[StreamState, Array]]:
+    """`stream_step` for fixed configurations, compiled, with the state donated."""
+    step = partial(stream_step, model=model, stream=stream)
+    return jax.jit(step, donate_argnums=1)
+
+
+def make_scan(
+    model: ModelConfig, stream: StreamConfig
+) -> Callable[..., tuple[StreamState, Array]]:
+    """The same step scanned over a clip [T, B, H, W, 3]; the state is donated."""
+
+    def scan(params, state, clip):
+        step = partial(stream_step, params, model=model, stream=stream)
+        return jax.lax.scan(step, state, clip)
+
+    return jax.jit(scan, donate_argnums=1)
