@@ -1,0 +1,57 @@
+# `make demo` and `make test` do all set-up themselves and are quick the second time.
+# Settings: make test PYTHON=python3.12 VENV=.venv-py312 WORKERS=4 MIRAGE_BUILD=cpu
+
+VENV ?= .venv
+WORKERS ?= 2
+PYTHON312 ?= python3.12
+export VENV
+
+python := $(VENV)/bin/python
+
+.PHONY: help setup setup-dev demo test smoke test-py312 test-gpu format lint types clean
+
+help:
+	@echo "make demo        restyle the embedded clip"
+	@echo "make test        format, lint and type checks, then the whole test suite"
+	@echo "make smoke       imports and the frame stream only"
+	@echo "make test-py312  the same with Python 3.12, in an environment of its own"
+	@echo "make test-gpu    the tests that need an NVIDIA GPU"
+	@echo "make format      rewrite the sources in the project's format"
+	@echo "make lint types  the checks of make test, one by one"
+	@echo "make clean       remove environments, caches and outputs"
+
+setup:
+	@scripts/setup.sh
+
+setup-dev:
+	@scripts/setup.sh --dev
+
+demo: setup
+	$(python) main.py --config configs/demo.py
+
+test: lint types
+	$(python) -m pytest -n $(WORKERS) -q
+
+smoke: setup-dev
+	$(python) -m pytest -m smoke -q
+
+test-py312:
+	$(MAKE) smoke VENV=.venv-py312 PYTHON=$(PYTHON312)
+
+test-gpu: setup-dev
+	JAX_PLATFORMS=cuda,cpu $(python) -m pytest -m gpu -q
+
+format: setup-dev
+	$(python) -m ruff format .
+	$(python) -m ruff check --fix .
+
+lint: setup-dev
+	$(python) -m ruff format --check .
+	$(python) -m ruff check .
+
+types: setup-dev
+	$(python) -m mypy
+
+clean:
+	rm -rf .venv .venv-py312 .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis outputs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,52 @@
+"""Settings of every test: CPU by default, strict shapes, reproducible, warm compiles.
+
+They are environment variables, set before JAX is imported, so that programs started
+by a test run under the same ones.
+"""
+
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# A test must not depend on the machine's accelerator; `make test-gpu` sets its own.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# The second run of the suite, and the second worker, find the programs compiled.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+# [B, T] + [T] is almost always a mistake in code whose axes all have names.
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+
+hypothesis.settings.register_profile(
+    "reproducible", derandomize=True, deadline=None, database=None
+)
+hypothesis.settings.load_profile("reproducible")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Every test starts from the same state of the global random generators."""
+    random.seed(0)
+    np.random.seed(0)
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Skip the tests marked `gpu` where JAX finds no GPU, and say why."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import jax
+
+    if jax.default_backend() == "gpu":
+        return
+    platforms = os.environ["JAX_PLATFORMS"]
+    for item in marked:
+        item.add_marker(
+            pytest.mark.skip(reason=f"needs an NVIDIA GPU (JAX_PLATFORMS={platforms})")
+        )
