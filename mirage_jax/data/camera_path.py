@@ -43,19 +43,22 @@ def draw_path(key: Key[Array, ""]) -> CameraPath:
     """Draw one path; `vmap` over keys for more."""
     keys = jax.random.split(key, 8)
 
-    def uniform(key, low, high, shape=()):
+    def uniform(
+        key: Key[Array, ""], low: float | Array, high: float | Array, *shape: int
+    ) -> Array:
         return jax.random.uniform(key, shape, jnp.float32, low, high)
 
-    def rate(key, period):
-        low, high = (jnp.log(2 * jnp.pi / p) for p in reversed(period))
-        return jnp.exp(uniform(key, low, high, (CHANNELS,)))
+    def rate(key: Key[Array, ""], period: tuple[float, float]) -> Array:
+        short, long = period
+        slow, fast = jnp.log(2 * jnp.pi / long), jnp.log(2 * jnp.pi / short)
+        return jnp.exp(uniform(key, slow, fast, CHANNELS))
 
-    base = uniform(keys[0], -1.0, 1.0, (CHANNELS,)) * jnp.array(_BASE_RANGE)
+    base = uniform(keys[0], -1.0, 1.0, CHANNELS) * jnp.array(_BASE_RANGE)
     base = base.at[LOG_ZOOM].set(uniform(keys[1], jnp.log(_VIEW[0]), jnp.log(_VIEW[1])))
     moves, shakes, breathes = jax.random.uniform(keys[2], (3,)) > jnp.array(
         [_STILL, 1 - _SHAKY, 1 - _BREATHING]
     )
-    swing = uniform(keys[3], 0.0, 1.0, (2, CHANNELS)) * jnp.array(
+    swing = uniform(keys[3], 0.0, 1.0, 2, CHANNELS) * jnp.array(
         [_SWING_RANGE, _SHAKE_RANGE]
     )
     swing = swing * jnp.stack([moves, shakes & moves]).astype(jnp.float32)[:, None]
@@ -66,7 +69,7 @@ def draw_path(key: Key[Array, ""]) -> CameraPath:
         base=base,
         swing=swing,
         rate=jnp.stack([rate(keys[4], _PERIOD), rate(keys[5], _SHAKE_PERIOD)]),
-        phase=uniform(keys[6], 0.0, 2 * jnp.pi, (2, CHANNELS)),
+        phase=uniform(keys[6], 0.0, 2 * jnp.pi, 2, CHANNELS),
     )
 
 

@@ -8,10 +8,11 @@ source's bytes and of the settings it was made with: a shard that exists is fini
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,44 +24,43 @@ VERSION = 1
 _READERS = 8
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is either whole or absent under its name."""
-    with _partial(path) as file:
-        file.write(data)
+class Shard(TypedDict):
+    """One file of pictures, as the manifest lists it."""
+
+    file: str
+    pictures: int
+
+
+@contextmanager
+def _staged(path: Path) -> Iterator[BinaryIO]:
+    """A file that is whole under its name or not there at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a dictionary, whole or not at all; the same content, the same bytes."""
+    with _staged(path) as file:
+        file.write(json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
-    """`numpy.save`, whole or absent."""
-    with _partial(path) as file:
+    """`numpy.save`, whole or not at all."""
+    with _staged(path) as file:
         np.save(file, array, allow_pickle=False)
 
 
 def save_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """`numpy.savez`, whole or absent."""
-    with _partial(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)
-
-
-class _partial:
-    """A file open under a temporary name; renamed on success, removed on failure."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-
-    def __enter__(self):
-        self._file = open(self._temporary, "wb")
-        return self._file
-
-    def __exit__(self, kind, value, trace):
-        if kind is None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-        if kind is None:
-            os.replace(self._temporary, self._path)
-        else:
-            self._temporary.unlink(missing_ok=True)
+    """`numpy.savez`, whole or not at all."""
+    with _staged(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
 
 
 def remove_partial(folder: Path) -> None:
@@ -71,8 +71,7 @@ def remove_partial(folder: Path) -> None:
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the list of shards; the last thing a run does."""
-    text = json.dumps({"version": VERSION, **manifest}, indent=1, sort_keys=True)
-    write_atomically(folder / MANIFEST, text.encode() + b"\n")
+    write_json(folder / MANIFEST, {"version": VERSION, **manifest})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -90,7 +89,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text())
     except ValueError as error:
-        raise MirageError(f"{path} is damaged ({error}): prepare the data again")
+        raise MirageError(
+            f"{path} is damaged ({error}): prepare the data again"
+        ) from error
     version = manifest.get("version")
     if version != VERSION:
         raise MirageError(
@@ -100,31 +101,32 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_shards(
-    folder: Path, names: Sequence[str], counts: Sequence[int], size: Sequence[int]
+    folder: Path, shards: Sequence[Shard], size: Sequence[int]
 ) -> NDArray[np.uint8]:
-    """All pictures of some shards, in order, uint8 [sum(counts), *size, 3].
+    """All pictures of some shards, in order, uint8 [sum of counts, *size, 3].
 
     Raises:
       MirageError: a shard is absent, damaged or of another shape.
     """
+    counts = [shard["pictures"] for shard in shards]
     ends = np.cumsum([0, *counts])
     pictures = np.empty((int(ends[-1]), *size, 3), np.uint8)
 
     def read(i: int) -> None:
-        want = (counts[i], *size, 3)
+        path, want = folder / shards[i]["file"], (counts[i], *size, 3)
         try:
-            shard = np.load(folder / names[i], mmap_mode="r", allow_pickle=False)
+            shard = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise MirageError(
-                f"cannot read {folder / names[i]} ({error}): prepare the data again"
-            )
+                f"cannot read {path} ({error}): prepare the data again"
+            ) from error
         if shard.shape != want or shard.dtype != np.uint8:
             raise MirageError(
-                f"{folder / names[i]} holds {shard.dtype} {shard.shape}, the manifest "
+                f"{path} holds {shard.dtype} {shard.shape}, the manifest "
                 f"says uint8 {want}: delete it and prepare the data again"
             )
         pictures[ends[i] : ends[i + 1]] = shard
 
     with ThreadPoolExecutor(_READERS) as pool:
-        list(pool.map(read, range(len(names))))
+        list(pool.map(read, range(len(shards))))
     return pictures

@@ -86,7 +86,7 @@ def sample_clips(
     def one(key: Key[Array, ""]) -> tuple[Array, Array, Array, Array]:
         time_key, view_key, colour_key = jax.random.split(key, 3)
         position, anchored = _draw_times(store, time_key, frames, anchor_probability)
-        return position, _clip_view(view_key, source, size), anchored, colour_key
+        return position, clip_view(view_key, source, size), anchored, colour_key
 
     position, maps, anchored, colour_keys = jax.vmap(one)(jax.random.split(key, count))
     maps = jnp.broadcast_to(maps[:, None], (count, frames, 3, 3))
@@ -187,9 +187,10 @@ def _draw_times(
     return start + position, anchored
 
 
-def _clip_view(
+def clip_view(
     key: Key[Array, ""], source: tuple[int, int], size: tuple[int, int]
 ) -> Float[Array, "3 3"]:
+    """Draw the crop, zoom, flip, roll and tilt of a real clip, as a homography."""
     keys = jax.random.split(key, 3)
     pan, (depth, roll), tilt = jax.random.uniform(keys[0], (3, 2), minval=-1.0)
     upright, flat, flipped = jax.random.bernoulli(keys[1], 0.5, (3,))
@@ -217,16 +218,12 @@ def load_store(folder: str | Path) -> FrameStore:
     lengths = [clip["frames"] for clip in clips]
     segments = [segment for clip in clips for segment in clip["segments"]]
 
-    def read(shards: list[dict], size: list[int]) -> np.ndarray:
-        names = [shard["file"] for shard in shards]
-        return read_shards(folder, names, [s["pictures"] for s in shards], size)
-
     return FrameStore(
-        frames=read(segments, manifest["frame_size"]),
+        frames=read_shards(folder, segments, manifest["frame_size"]),
         clip_start=(np.cumsum(lengths) - lengths).astype(np.int32),
         clip_length=np.array(lengths, np.int32),
         clip_weight=np.array([clip["weight"] for clip in clips], np.float32),
-        photos=read(photos, manifest["photo_size"]),
+        photos=read_shards(folder, photos, manifest["photo_size"]),
     )
 
 
