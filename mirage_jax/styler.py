@@ -12,12 +12,17 @@ frame while convolutions count in pixels.
 """
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
+
+from mirage_jax.errors import MirageError
+from mirage_jax.weights import load_weights, save_weights
 
 # The order is the style's number in the network.
 NEURAL_STYLES = ("starry_night", "wheatfield", "scream", "cafe_terrace", "autumn")
@@ -28,19 +33,30 @@ STRIDE = 4
 REFERENCE_SIZE = 512
 
 
-def init_styler(
-    key: Array,
-    styles: int = len(NEURAL_STYLES),
-    width: int = 64,
-    blocks: int = 4,
-    upsample_widths: tuple[int, int] = (24, 16),
-) -> StylerParams:
+@dataclass(frozen=True)
+class StylerConfig:
+    """Size of the network; 0.35 M parameters, 14.6 GFLOP for a 512x512 frame.
+
+    styles: names, in the order of their numbers.
+    width: channels at stride 4.
+    blocks: residual blocks.
+    upsample_widths: channels at strides 2 and 1.
+    """
+
+    styles: tuple[str, ...] = NEURAL_STYLES
+    width: int = 64
+    blocks: int = 4
+    upsample_widths: tuple[int, int] = (24, 16)
+
+
+def init_styler(key: Array, config: StylerConfig = StylerConfig()) -> StylerParams:
     """Fresh float32 weights: {"stem", "blocks", "up1", "up2", "out"}.
 
-    The residual blocks are stacked along a first axis. The defaults give 0.35 M
-    parameters and 14.4 GFLOP for a 512x512 frame.
+    The residual blocks are stacked along a first axis.
     """
     keys = jax.random.split(key, 6)
+    styles, width, blocks = len(config.styles), config.width, config.blocks
+    up1, up2 = config.upsample_widths
 
     def convolution(key: Array, inputs: int, outputs: int, *stack: int) -> Array:
         shape = (*stack, 3, 3, inputs, outputs)
@@ -54,7 +70,6 @@ def init_styler(
             "shift": jnp.zeros((*stack, styles, 2, outputs)),
         }
 
-    up1, up2 = upsample_widths
     return {
         "stem": layer(keys[0], 3 * STRIDE**2, width),
         "blocks": {
@@ -88,8 +103,10 @@ def _layer(x: Array, params: StylerParams, style: int, octave: float) -> Array:
     mean = wide.mean((1, 2), keepdims=True)
     variance = jnp.square(wide - mean).mean((1, 2), keepdims=True)
     scale, shift = params["scale"][style], params["shift"][style]  # [2, C]
-    gain = (1.0 + scale[0] + octave * scale[1]) * jax.lax.rsqrt(variance + 1e-4)
-    return (wide * gain + (shift[0] + octave * shift[1] - mean * gain)).astype(x.dtype)
+    scale = (1.0 + scale[0] + octave * scale[1])[None, None, None]
+    shift = (shift[0] + octave * shift[1])[None, None, None]
+    gain = scale * jax.lax.rsqrt(variance + 1e-4)  # [n, 1, 1, C]
+    return (wide * gain + (shift - mean * gain)).astype(x.dtype)
 
 
 def _double(x: Array) -> Array:
@@ -141,4 +158,30 @@ def styler_apply(
     x = jax.nn.relu(_layer(_double(x), params["up1"], style, octave))
     x = jax.nn.relu(_layer(_double(x), params["up2"], style, octave))
     x = _convolve(x, params["out"]["kernel"]).astype(jnp.float32)
-    return jax.nn.sigmoid(x + params["out"]["bias"][style])
+    return jax.nn.sigmoid(x + params["out"]["bias"][style][None, None, None])
+
+
+def save_styler(path: str | Path, params: StylerParams, config: StylerConfig) -> str:
+    """Writes the weights as float16 safetensors, atomically; returns their hash."""
+    return save_weights(path, params, config, dtype="float16")
+
+
+def load_styler(path: str | Path) -> StylerParams:
+    """Reads what `save_styler` wrote, as float32 numpy arrays.
+
+    Raises MirageError if the file is missing, damaged, foreign, or made for other
+    styles than `NEURAL_STYLES`.
+    """
+    if not Path(path).is_file():
+        raise MirageError(
+            f"no style network at {path}: train one with experiments/train_styler.py"
+        )
+    params, config, _ = load_weights(
+        path, StylerConfig, lambda config: init_styler(jax.random.key(0), config)
+    )
+    if config.styles != NEURAL_STYLES:
+        raise MirageError(
+            f"{path} paints {', '.join(config.styles)}, not {', '.join(NEURAL_STYLES)}:"
+            " train it again"
+        )
+    return params

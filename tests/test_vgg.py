@@ -17,11 +17,14 @@ from mirage_jax.training.vgg import (
 )
 
 NARROW = (4, 6, 8, 10)
+RANDOM = jax.jit(random_vgg, static_argnums=1)
+FEATURES = jax.jit(features, static_argnums=2)
+PERCEPTUAL = jax.jit(perceptual_loss, static_argnums=3)
 
 
 @pytest.fixture(scope="module")
 def vgg():
-    return random_vgg(jax.random.key(0), NARROW)
+    return RANDOM(jax.random.key(0), NARROW)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def save_as_shipped(path, params):
 
 
 def test_features_have_the_stated_shapes(vgg, images):
-    found = features(vgg, images, jnp.float32)
+    found = FEATURES(vgg, images, jnp.float32)
     assert tuple(found) == STYLE_LAYERS
     for level, layer in enumerate(STYLE_LAYERS):
         assert found[layer].shape == (2, 32 >> level, 48 >> level, NARROW[level])
@@ -49,8 +52,8 @@ def test_features_have_the_stated_shapes(vgg, images):
 
 
 def test_features_in_bfloat16_follow_float32(vgg, images):
-    narrow = features(vgg, images)["relu4_1"]
-    wide = features(vgg, images, jnp.float32)["relu4_1"]
+    narrow = FEATURES(vgg, images)["relu4_1"]
+    wide = FEATURES(vgg, images, jnp.float32)["relu4_1"]
     assert narrow.dtype == jnp.bfloat16
     error = jnp.abs(narrow.astype(jnp.float32) - wide).mean()
     assert float(error / jnp.abs(wide).mean()) < 0.05
@@ -78,7 +81,7 @@ def test_gram_is_float32_and_forgets_places():
 def test_perceptual_loss_is_zero_only_for_the_target_and_grows(vgg, images):
     def loss(amount):
         other = images + amount * jnp.sin(40.0 * images)
-        return float(perceptual_loss(vgg, other, images, jnp.float32))
+        return float(PERCEPTUAL(vgg, other, images, jnp.float32))
 
     assert loss(0.0) == 0.0
     assert 0.0 < loss(0.02) < loss(0.2)
@@ -86,15 +89,15 @@ def test_perceptual_loss_is_zero_only_for_the_target_and_grows(vgg, images):
 
 def test_perceptual_loss_gives_the_target_no_gradient(vgg, images):
     def loss(a, b):
-        return perceptual_loss(vgg, a, b, jnp.float32)
+        return PERCEPTUAL(vgg, a, b, jnp.float32)
 
-    for_output, for_target = jax.grad(loss, (0, 1))(images + 0.1, images)
+    for_output, for_target = jax.jit(jax.grad(loss, (0, 1)))(images + 0.1, images)
     assert float(jnp.abs(for_output).max()) > 0.0
     assert not for_target.any()
 
 
 def test_load_reads_what_was_saved(tmp_path):
-    params = random_vgg(jax.random.key(4), WIDTHS)
+    params = RANDOM(jax.random.key(4), WIDTHS)
     save_as_shipped(tmp_path / "vgg.npz", params)
     loaded = load_vgg(tmp_path / "vgg.npz")
     assert loaded.keys() == params.keys()

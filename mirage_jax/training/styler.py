@@ -10,6 +10,7 @@ calm and gives a smooth teacher that a small student can follow.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +19,16 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 from PIL import Image, UnidentifiedImageError
 
+from mirage_jax.data.store import FrameStore, sample_clips, sample_paths
 from mirage_jax.errors import MirageError
 from mirage_jax.styler import NEURAL_STYLES, StylerParams, styler_apply
+from mirage_jax.training.loop import LossFn
 from mirage_jax.training.vgg import STYLE_LAYERS, features, gram
 
 Grams = dict[str, Float[Array, "styles C C"]]
 Metrics = dict[str, Float[Array, ""]]
 
-CONTENT_LAYERS = ("relu2_2", "relu3_3")
+CONTENT_LAYER = "relu3_3"
 MAX_SHIFT = 8
 
 
@@ -171,9 +174,10 @@ def styler_loss(
     painted, painted_disturbed = paint(images), paint(disturbed)
     found = features(vgg, painted, dtype)
     wanted = features(vgg, images, dtype)
-    content = sum(
-        _relative_square(found[layer], wanted[layer]).mean() for layer in CONTENT_LAYERS
-    ) / len(CONTENT_LAYERS)
+    # Over the whole batch: a flat picture alone would have next to no features.
+    content = _relative_square(
+        found[CONTENT_LAYER].reshape(1, -1), wanted[CONTENT_LAYER].reshape(1, -1)
+    )[0]
     by_picture = sum(
         _relative_square(gram(found[layer]), jnp.repeat(grams[layer], count, axis=0))
         for layer in STYLE_LAYERS
@@ -200,3 +204,68 @@ def styler_loss(
     for index in range(styles):
         metrics[f"style_{index}"] = by_style[index]
     return loss, metrics
+
+
+class StylerData(NamedTuple):
+    """What the training step reads, a pytree that lies on every device."""
+
+    store: FrameStore
+    vgg: Mapping[str, Mapping[str, jax.Array]]
+    grams: dict[str, Grams]  # by the size of the frame, as text
+
+
+def draw_pictures(
+    store: FrameStore, key: Array, count: int, size: int
+) -> Float[Array, "count size size 3"]:
+    """Single pictures in [0, 1], each from a clip or a photograph with equal chance.
+
+    A store that holds only one of the two gives that one; ValueError if it is empty.
+    """
+    clip_key, photo_key, choice_key = jax.random.split(key, 3)
+    square = (size, size)
+    if not store.photos.shape[0]:
+        return sample_clips(store, clip_key, count, 1, square).frames[:, 0]
+    photos = sample_paths(store, photo_key, count, 1, square).frames[:, 0]
+    if not store.clip_start.shape[0]:
+        return photos
+    clips = sample_clips(store, clip_key, count, 1, square).frames[:, 0]
+    from_clip = jax.random.bernoulli(choice_key, shape=(count, 1, 1, 1))
+    return jnp.where(from_clip, clips, photos)
+
+
+def make_styler_loss(
+    size: int,
+    pictures_per_style: int,
+    weights: StylerLoss,
+    dtype: DTypeLike = jnp.bfloat16,
+) -> LossFn:
+    """The loss of one training step on frames of one size, for `training.loop`.
+
+    It reads `StylerData`; metrics carry the size in their names, `content_512`.
+    """
+
+    def loss(
+        params: StylerParams, key: Array, data: StylerData, step: Array
+    ) -> tuple[Array, Metrics]:
+        del step
+        picture_key, loss_key = jax.random.split(key)
+        grams = data.grams[str(size)]
+        count = pictures_per_style * grams[STYLE_LAYERS[0]].shape[0]
+        images = draw_pictures(data.store, picture_key, count, size)
+        value, metrics = styler_loss(
+            params, loss_key, images, data.vgg, grams, weights, dtype
+        )
+        return value, {f"{name}_{size}": term for name, term in metrics.items()}
+
+    return loss
+
+
+def picture_grid(
+    params: StylerParams, data: Any, key: Array, size: int, rows: int = 3
+) -> np.ndarray:
+    """uint8 [rows * size, (1 + styles) * size, 3]: pictures and all their styles."""
+    images = draw_pictures(data.store, key, rows, size)
+    styles = params["out"]["bias"].shape[0]
+    columns = [images] + [styler_apply(params, images, i) for i in range(styles)]
+    grid = jnp.concatenate(columns, axis=2).reshape(rows * size, -1, 3)
+    return np.asarray(jnp.round(255.0 * jnp.clip(grid, 0.0, 1.0)), np.uint8)

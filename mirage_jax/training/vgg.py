@@ -96,7 +96,7 @@ def features(
     """
     if images.ndim != 4 or images.shape[1] % 8 or images.shape[2] % 8:
         raise ValueError(f"expected [n, 8a, 8b, 3], got {images.shape=}")
-    mean = jnp.asarray(MEAN_BGR, jnp.float32)
+    mean = jnp.asarray(MEAN_BGR, jnp.float32)[None, None, None]
     x = (images[..., ::-1].astype(jnp.float32) * 255.0 - mean).astype(dtype)
     found: Features = {}
     for block, depth in enumerate(DEPTHS, start=1):
@@ -112,7 +112,8 @@ def features(
                 padding="SAME",
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
-            x = jax.nn.relu(x + weights["bias"].astype(dtype))
+            bias = weights["bias"].astype(dtype)
+            x = jax.nn.relu(x + bias[None, None, None])
         found[f"relu{block}_{depth}"] = x
     return found
 
