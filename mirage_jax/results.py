@@ -38,7 +38,7 @@ class Result:
     unit: str
     better: str = "higher"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.name or self.name != self.name.strip("/ "):
             raise ValueError(f"a result needs a plain path as name: {self.name!r}")
         if not math.isfinite(self.value):

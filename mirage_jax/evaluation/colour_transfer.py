@@ -31,7 +31,7 @@ def fit_lookup(
     """
     counts, means = _statistics(source, target)
     gain, offset = _affine(counts, means)
-    line = gain[:, None] * _levels()[None] + offset[:, None]
+    line = gain[:, None] * _levels() + offset[:, None]
     return jnp.where(counts > 0, means, line)
 
 
@@ -52,7 +52,7 @@ def fit_cube(
     matches is a colour map and nothing more. Cells without a pixel hold zero.
     """
 
-    def add(total, frame):
+    def add(total: Array, frame: tuple[Array, Array]) -> tuple[Array, None]:
         pixels, values = frame
         values = values.reshape(-1, 3).astype(jnp.int32)
         sums = _binned(_cell(pixels).reshape(-1), values, CUBE_LEVELS**3)
@@ -76,7 +76,7 @@ def _statistics(source: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Ar
     Any least-squares fit of a channel needs no more than these.
     """
 
-    def add(total, frame):
+    def add(total: Array, frame: tuple[Array, Array]) -> tuple[Array, None]:
         pixels, values = (picture.reshape(-1, 3).astype(jnp.int32) for picture in frame)
         sums = jnp.stack(
             [_binned(pixels[:, c], values[:, c : c + 1], LEVELS) for c in range(3)]
@@ -93,7 +93,7 @@ def _affine(counts: jax.Array, means: jax.Array) -> tuple[jax.Array, jax.Array]:
     weight = counts / jnp.maximum(counts.sum(-1, keepdims=True), 1)  # [3, 256]
     source_mean = jnp.sum(weight * _levels(), -1, keepdims=True)
     target_mean = jnp.sum(weight * means, -1, keepdims=True)
-    deviation = _levels()[None] - source_mean
+    deviation = _levels() - source_mean
     variance = jnp.sum(weight * deviation**2, -1)
     covariance = jnp.sum(weight * deviation * (means - target_mean), -1)
     # A channel of one single value maps to the target's mean.
@@ -117,4 +117,4 @@ def _cell(source: jax.Array) -> jax.Array:
 
 
 def _levels() -> jax.Array:
-    return jnp.arange(LEVELS, dtype=jnp.float32) / 255
+    return jnp.arange(LEVELS, dtype=jnp.float32)[None] / 255  # [1, 256]

@@ -126,10 +126,12 @@ def _window(x: jax.Array) -> jax.Array:
     weights = _gaussian()
     for axis in (x.ndim - 3, x.ndim - 2):
         length = x.shape[axis] - _SSIM_WINDOW + 1
-        x = sum(
-            float(weight) * jax.lax.slice_in_dim(x, shift, shift + length, axis=axis)
-            for shift, weight in enumerate(weights)
-        )
+        total = jnp.zeros((), jnp.float32)
+        for shift, weight in enumerate(weights):
+            total = total + float(weight) * jax.lax.slice_in_dim(
+                x, shift, shift + length, axis=axis
+            )
+        x = total
     return x
 
 

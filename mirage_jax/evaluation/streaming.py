@@ -1,0 +1,132 @@
+"""The compiled parts of an evaluation: stream, codec round trip, scores, baselines.
+
+All clips are uint8 and time comes first: [T, B, H, W, 3] with B streams side by side.
+"""
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from mirage_jax import codec
+from mirage_jax.config import CodecConfig
+from mirage_jax.evaluation import colour_transfer, metrics
+from mirage_jax.evaluation.targets import to_bytes
+
+Clip = UInt8[Array, "T B H W 3"]
+Pair = tuple[Array, Array]
+
+
+@flax.struct.dataclass
+class Scores:
+    """Every frame of every stream against the teacher's.
+
+    Attributes:
+      psnr: dB.
+      ssim: of the luminance.
+      sharpness: the frame's over the teacher's; below 1 is blurred.
+      change: mean |frame change| in [0, 1] over the pixels where the teacher stands
+        still, since the frame before.
+      still: share of those pixels; 0 for the first frame.
+    """
+
+    psnr: Float[Array, "T B"]
+    ssim: Float[Array, "T B"]
+    sharpness: Float[Array, "T B"]
+    change: Float[Array, "T B"]
+    still: Float[Array, "T B"]
+
+
+def score(styled: Clip, target: Clip) -> Scores:
+    """Scores of a clip, one frame of all streams at a time."""
+
+    def frame(previous: Pair, current: Pair) -> tuple[Pair, Scores]:
+        images, wanted = _unit(current[0]), _unit(current[1])
+        change, still = metrics.flicker(
+            _unit(previous[0]), images, _unit(previous[1]), wanted
+        )
+        sharpness = metrics.sharpness(wanted)
+        scores = Scores(
+            psnr=metrics.psnr(images, wanted),
+            ssim=metrics.ssim(metrics.luma(images), metrics.luma(wanted)),
+            sharpness=metrics.sharpness(images) / jnp.maximum(sharpness, 1e-6),
+            change=change,
+            still=still,
+        )
+        return current, scores
+
+    _, scores = jax.lax.scan(frame, (styled[0], target[0]), (styled, target))
+    # The first frame has none before it.
+    return dataclasses.replace(scores, still=scores.still.at[0].set(0))
+
+
+def round_trip(
+    params: dict[str, Any], clip: Clip, *, config: CodecConfig, dtype: str
+) -> Clip:
+    """Every frame encoded and decoded: the best that any latent can be shown as."""
+
+    def frame(images: Array) -> Array:
+        latents = codec.encode(params, _unit(images), config, jnp.dtype(dtype))
+        return to_bytes(codec.decode(params, latents, config, jnp.dtype(dtype)))
+
+    return jax.lax.map(frame, clip)
+
+
+def baselines(
+    source: UInt8[Array, "T H W 3"], target: UInt8[Array, "T H W 3"]
+) -> dict[str, Float[Array, " T"]]:
+    """What one clip scores without a model.
+
+    Returns:
+      By name, a number a frame: `psnr_source` and `ssim_source` of the untouched
+      source; `..._colour_transfer` of the best function of each channel;
+      `psnr_colour_map` of the best function of a pixel's whole colour.
+    """
+    table = colour_transfer.fit_lookup(source, target)
+    cube = colour_transfer.fit_cube(source, target)
+
+    def frame(pair: Pair) -> dict[str, Array]:
+        pixels, wanted = pair[0], _unit(pair[1])
+        gray = metrics.luma(wanted)
+        transferred = colour_transfer.apply_lookup(table, pixels)
+        mapped = colour_transfer.apply_cube(cube, pixels)
+        untouched = _unit(pixels)
+        return {
+            "psnr_source": metrics.psnr(untouched, wanted),
+            "ssim_source": metrics.ssim(metrics.luma(untouched), gray),
+            "psnr_colour_transfer": metrics.psnr(transferred, wanted),
+            "ssim_colour_transfer": metrics.ssim(metrics.luma(transferred), gray),
+            "psnr_colour_map": metrics.psnr(mapped, wanted),
+        }
+
+    return jax.lax.map(frame, (source, target))
+
+
+def compile_all(
+    programs: dict[str, tuple[Any, tuple[Any, ...]]], workers: int
+) -> dict[str, Any]:
+    """Compiles jitted functions for their arguments, several at a time.
+
+    Args:
+      programs: name to (jitted function, arguments as arrays or shapes; static ones
+        as they are).
+      workers: compilations at a time.
+
+    Returns:
+      Name to executable, to be called without the static arguments.
+    """
+
+    def build(program: tuple[Any, tuple[Any, ...]]) -> Any:
+        function, arguments = program
+        return function.lower(*arguments).compile()
+
+    with ThreadPoolExecutor(workers) as pool:
+        return dict(zip(programs, pool.map(build, programs.values()), strict=True))
+
+
+def _unit(images: Array) -> Float[Array, "*lead H W 3"]:
+    return images.astype(jnp.float32) / 255
