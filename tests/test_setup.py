@@ -19,7 +19,9 @@ case "$1 $2" in
   "-c import sys"*) echo {version} ;;
   "-c import ensurepip") exit {no_ensurepip} ;;
   "-m venv") mkdir -p "${{@: -1}}/bin" && cp "$0" "${{@: -1}}/bin/python" ;;
-  "-m pip") [[ $3 == --version ]] && exit {pip_status}; echo "${{@:3}}" >>"$PIP_LOG"; exit {pip_status} ;;
+  "-m pip")
+    [[ $3 == --version ]] || echo "${{@:3}}" >>"$PIP_LOG"
+    exit {pip_status} ;;
   *) exit 2 ;;
 esac
 """
