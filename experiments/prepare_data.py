@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -54,7 +55,18 @@ def main(_: list[str]) -> None:
     started = time.monotonic()
     out = Path(_OUT.value)
     if not _PROMPTS_ONLY.value:
-        prepare_shards(out)
+        settings = Settings(
+            frame_size=_parse_size(_FRAME_SIZE.value),
+            photo_size=_PHOTO_SIZE.value,
+            most_frames=_MOST_FRAMES.value,
+            seed=_SEED.value,
+        )
+        folders = {
+            "clip": _CLIPS.value,
+            "photo": _PHOTOS.value,
+            "pair": _PAIRS.value,
+        }
+        prepare_shards(folders, settings, out, _WORKERS.value or os.cpu_count() or 1)
     own_styles = _own_styles(out)
     # Late, because the decoding processes import this file and need no JAX.
     from mirage_jax.data.prompt_table import write_prompts
@@ -68,20 +80,29 @@ def main(_: list[str]) -> None:
     print(f"{out}: done in {time.monotonic() - started:.1f} s")
 
 
-def prepare_shards(out: Path) -> None:
-    """Make what is missing and write the manifest, as the flags say."""
-    settings = Settings(
-        frame_size=_parse_size(_FRAME_SIZE.value),
-        photo_size=_PHOTO_SIZE.value,
-        most_frames=_MOST_FRAMES.value,
-        seed=_SEED.value,
-    )
-    sources = [s for f in _CLIPS.value for s in prepare.find_sources(Path(f), "clip")]
-    sources += [
-        s for f in _PHOTOS.value for s in prepare.find_sources(Path(f), "photo")
-    ]
+def prepare_shards(
+    folders: Mapping[str, Sequence[str | Path]],
+    settings: Settings,
+    out: Path,
+    workers: int,
+) -> None:
+    """Make what is missing of all shards, then write the manifest.
+
+    Args:
+      folders: of each kind, "clip", "photo" and "pair".
+      settings: what the shards depend on.
+      out: made if it is missing.
+      workers: processes at most; 1 decodes in this one.
+
+    Raises:
+      MirageError: a folder is missing, nothing can be read, or a pair does not match.
+    """
+    sources = []
+    for kind in ("clip", "photo"):
+        for folder in folders.get(kind, ()):
+            sources += prepare.find_sources(Path(folder), kind)
     wordings = {}
-    for folder in _PAIRS.value:
+    for folder in folders.get("pair", ()):
         pairs, prompts = prepare.find_pairs(Path(folder))
         style = pairs[0].style
         if style in wordings:
@@ -94,8 +115,7 @@ def prepare_shards(out: Path) -> None:
         )
     out.mkdir(parents=True, exist_ok=True)
     remove_partial(out)
-    workers = min(_WORKERS.value or os.cpu_count() or 1, len(sources))
-    records = run_all(sources, settings, out, workers)
+    records = run_all(sources, settings, out, min(workers, len(sources)))
     manifest = make_manifest(records, wordings, settings)
     if not (manifest["clips"] or manifest["photos"] or manifest["styles"]):
         path, reason = manifest["skipped"][0]["path"], manifest["skipped"][0]["reason"]

@@ -8,7 +8,7 @@ picture, and over a few frames it looks like a steady move, from still to fast.
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from mirage_jax.data.warp import half_extent
 
@@ -75,8 +75,8 @@ def draw_path(key: Key[Array, ""]) -> CameraPath:
 
 def poses(path: CameraPath, times: Float[Array, " T"]) -> Float[Array, "T 7"]:
     """The pose at each time, in frames (any real number)."""
-    angle = path.rate * times[:, None, None] + path.phase  # [T, 2, 7]
-    return path.base + jnp.sum(path.swing * jnp.sin(angle), axis=1)
+    angle = path.rate[None] * times[:, None, None] + path.phase[None]  # [T, 2, 7]
+    return path.base[None] + jnp.sum(path.swing[None] * jnp.sin(angle), axis=1)
 
 
 def homographies(
@@ -138,7 +138,9 @@ def view(
     return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def flip(maps: Float[Array, "*n 3 3"], flipped: Array) -> Float[Array, "*n 3 3"]:
-    """Mirror the output left to right where `flipped`, boolean [*n]."""
-    sign = jnp.where(flipped, -1.0, 1.0)[..., None]
+def flip(
+    maps: Float[Array, "*n 3 3"], flipped: Bool[Array, ""]
+) -> Float[Array, "*n 3 3"]:
+    """Mirror the output left to right if `flipped`."""
+    sign = jnp.where(flipped, -1.0, 1.0)
     return maps.at[..., :, 0].multiply(sign)

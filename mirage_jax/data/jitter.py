@@ -25,7 +25,7 @@ def jitter_colour(
     gamma = jnp.exp(_LOG_GAMMA * draws[1])
     low, high = _SATURATION
     saturation = low + (high - low) * 0.5 * (draws[2] + 1.0)
-    balance = jnp.exp(_TEMPERATURE * draws[3] * jnp.array([1.0, 0.0, -1.0]))
+    balance = jnp.exp(_TEMPERATURE * draws[3] * jnp.array([[[[1.0, 0.0, -1.0]]]]))
     grey = jnp.mean(frames, axis=-1, keepdims=True)
     frames = grey + saturation * (frames - grey)
     frames = (

@@ -114,7 +114,7 @@ def sample_pairs(
             camera_path.homographies(pose, source, size),
             jax.random.bernoulli(keys[4]),
         )
-        maps = jnp.where(last == 0, moving, still)
+        maps = jnp.where(last == 0, moving, still[None])
         return jnp.asarray(store.clip_start)[clip] + position, maps
 
     position, maps = jax.vmap(one)(jax.random.split(key, count))

@@ -259,8 +259,8 @@ def _moving_discs(
 ) -> UInt8[Array, "T h w 3"]:
     """Six discs on circles, one turn a unit of time, over a two-colour gradient."""
     keys = jax.random.split(key, 4)
-    ends = jax.random.uniform(keys[0], (2, 3))
-    colours = jax.random.uniform(keys[1], (6, 3))
+    ends = jax.random.uniform(keys[0], (2, 1, 1, 3))
+    colours = jax.random.uniform(keys[1], (6, 1, 1, 3))
     centre = jax.random.uniform(keys[2], (6, 2))
     radius, orbit, phase = jax.random.uniform(keys[3], (3, 6))
     y = ((jnp.arange(size[0]) + 0.5) / size[0])[:, None, None]
@@ -268,14 +268,13 @@ def _moving_discs(
 
     def frame(time: Array) -> Array:
         angle = 2 * jnp.pi * (time + phase)
-        at_y = centre[:, 0] + 0.3 * orbit * jnp.sin(angle)
-        at_x = centre[:, 1] + 0.3 * orbit * jnp.cos(angle)
-        away = jnp.sqrt((y - at_y) ** 2 + (x - at_x) ** 2)  # [h, w, 6]
-        inside = jax.nn.sigmoid((0.05 + 0.15 * radius - away) * 40.0)
         picture = ends[0] + (ends[1] - ends[0]) * 0.5 * (x + y)
         for i in range(6):
-            cover = inside[..., i : i + 1]
-            picture = picture * (1 - cover) + colours[i] * cover
+            at_y = centre[i, 0] + 0.3 * orbit[i] * jnp.sin(angle[i])
+            at_x = centre[i, 1] + 0.3 * orbit[i] * jnp.cos(angle[i])
+            away = jnp.sqrt((y - at_y) ** 2 + (x - at_x) ** 2)  # [h, w, 1]
+            inside = jax.nn.sigmoid((0.05 + 0.15 * radius[i] - away) * 40.0)
+            picture = picture * (1 - inside) + colours[i] * inside
         return jnp.round(picture * 255.0).astype(jnp.uint8)
 
     return jax.vmap(frame)(times)

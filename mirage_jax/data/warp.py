@@ -88,7 +88,7 @@ def _look_up(
     height, width = size
     y = (2.0 * (jnp.arange(height) + offset[0]) - height) / min(size)
     x = (2.0 * (jnp.arange(width) + offset[1]) - width) / min(size)
-    y, x = (a.reshape(-1) for a in jnp.meshgrid(y, x, indexing="ij"))
+    y, x = (a.reshape(1, -1) for a in jnp.meshgrid(y, x, indexing="ij"))
 
     # Written out: a float32 matmul may run in TF32, which is off by half a pixel.
     def row(i: int) -> Array:
