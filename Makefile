@@ -8,7 +8,7 @@ export VENV
 
 python := $(VENV)/bin/python
 
-.PHONY: help setup setup-dev demo test smoke test-py312 test-gpu format lint types clean
+.PHONY: help setup setup-dev demo test suite smoke test-py312 test-gpu format lint types clean
 
 help:
 	@echo "make demo        restyle the embedded clip"
@@ -17,7 +17,7 @@ help:
 	@echo "make test-py312  the same with Python 3.12, in an environment of its own"
 	@echo "make test-gpu    the tests that need an NVIDIA GPU"
 	@echo "make format      rewrite the sources in the project's format"
-	@echo "make lint types  the checks of make test, one by one"
+	@echo "make lint types suite  the parts of make test, one by one"
 	@echo "make clean       remove environments, caches and outputs"
 
 setup:
@@ -29,7 +29,9 @@ setup-dev:
 demo: setup
 	$(python) main.py --config configs/demo.py
 
-test: lint types
+test: lint types suite
+
+suite: setup-dev
 	$(python) -m pytest -n $(WORKERS) -q
 
 smoke: setup-dev

@@ -22,9 +22,7 @@ Params = dict[str, Any]
 LATENT_LIMIT = 4.0
 
 
-def space_to_depth(
-    x: Float[Array, "B H W C"], factor: int
-) -> Float[Array, "B h w c"]:
+def space_to_depth(x: Float[Array, "B H W C"], factor: int) -> Float[Array, "B h w c"]:
     """Moves factor x factor neighbours into channels."""
     b, height, width, c = x.shape
     x = x.reshape(b, height // factor, factor, width // factor, factor, c)
@@ -32,9 +30,7 @@ def space_to_depth(
     return x.reshape(b, height // factor, width // factor, factor * factor * c)
 
 
-def depth_to_space(
-    x: Float[Array, "B h w c"], factor: int
-) -> Float[Array, "B H W C"]:
+def depth_to_space(x: Float[Array, "B h w c"], factor: int) -> Float[Array, "B H W C"]:
     """Inverse of `space_to_depth`."""
     b, height, width, c = x.shape
     c //= factor * factor

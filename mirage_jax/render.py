@@ -9,33 +9,30 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from mirage_jax.device_memory import exhaustion_explained, peak_memory
-from mirage_jax.errors import MirageError
-from mirage_jax.schedule import PromptSchedule, parse_schedule
+from mirage_jax.render_settings import RenderSettings
+from mirage_jax.schedule import PromptSchedule
 from mirage_jax.stream import StreamConfig
-from mirage_jax.stream_driver import StreamDriver, time_frames
-from mirage_jax.text import check_prompt, encode_text
+from mirage_jax.stream_driver import Driver, StreamDriver, time_frames
+from mirage_jax.text import encode_text
 from mirage_jax.video.constant_rate import constant_rate
-from mirage_jax.video.frame_size import check_fit, fit_frame, parse_size
+from mirage_jax.video.frame_size import fit_frame
 from mirage_jax.video.reader import VideoReader
 from mirage_jax.video.sheet import ContactSheet
 from mirage_jax.video.staged_file import staged
 from mirage_jax.video.writer import VideoWriter
 from mirage_jax.weights import Model
 
-OUTPUTS = ("styled.mp4", "compare.mp4", "contact_sheet.png", "summary.json")
-PRECISIONS = ("auto", "bfloat16", "float32")
 FRAME_TIME = (
     "uint8 frame on the device to uint8 frame on the device, batch 1, all steps with "
     "encode and decode, one frame at a time; measured apart, after warm-up, on the "
@@ -46,106 +43,6 @@ _HEAD_BYTES = 64 << 20  # frames kept for the timing pass
 Progress = Callable[[Iterable[Any], int | None], Iterable[Any]]
 
 
-class Driver(Protocol):
-    """What `render` needs of a stream: see `StreamDriver`."""
-
-    def open(self, prompt: Float[np.ndarray, " 384"], seed: int) -> None: ...
-
-    def set_prompt(self, prompt: Float[np.ndarray, " 384"]) -> None: ...
-
-    def step(self, source: UInt8[np.ndarray, "1 H W 3"]) -> UInt8[Array, "1 H W 3"]: ...
-
-
-@dataclass(frozen=True)
-class RenderSettings:
-    """One run. The fields are those of configs/render.py, which describes them."""
-
-    source: str
-    out: str
-    prompt: str
-    schedule: str
-    model: str
-    size: str
-    fit: str
-    steps: int
-    commit: str
-    precision: str
-    seed: int
-    fps: float
-    max_frames: int
-    cpu_max_frames: int
-    audio: bool
-    compare: bool
-    sheet_columns: int
-    timing_seconds: float
-
-    def __post_init__(self) -> None:
-        check_fit(self.fit)
-        parse_size(self.size)
-        for prompt in self.prompts().prompts:
-            check_prompt(prompt)
-        if self.precision not in PRECISIONS:
-            raise MirageError(
-                f"precision {self.precision!r} is unknown: choose one of "
-                f"{', '.join(PRECISIONS)}"
-            )
-        for name, low, high in (
-            ("seed", 0, 2**32 - 1),
-            ("fps", 0, 240),
-            ("max_frames", 0, 10**9),
-            ("cpu_max_frames", 0, 10**9),
-            ("sheet_columns", 1, 24),
-            ("timing_seconds", 0, 600),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise MirageError(
-                    f"{name} {value} is out of range: take {low} to {high}"
-                )
-        source = Path(self.source).resolve()
-        if source in [(Path(self.out) / name).resolve() for name in OUTPUTS]:
-            raise MirageError(
-                f"source {self.source} would be overwritten by the result: choose "
-                "another --config.out"
-            )
-
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> RenderSettings:
-        """Builds settings from a config's values; unknown and missing names fail."""
-        names = {field.name for field in fields(cls)}
-        if wrong := sorted(names.symmetric_difference(values)):
-            raise MirageError(
-                f"this config is not one for main.py: {', '.join(wrong)} unknown or "
-                "missing; compare configs/render.py"
-            )
-        return cls(**values)
-
-    def prompts(self) -> PromptSchedule:
-        """The schedule, with cleaned prompts still to be checked."""
-        return parse_schedule(self.schedule, self.prompt)
-
-    def stream(self, platform: str) -> StreamConfig:
-        """The stream's configuration on a device of this platform."""
-        height, width = parse_size(self.size)
-        dtype = self.precision
-        if dtype == "auto":  # CPUs emulate bfloat16, slowly
-            dtype = "float32" if platform == "cpu" else "bfloat16"
-        return StreamConfig(
-            height=height,
-            width=width,
-            steps=self.steps,
-            commit=self.commit,
-            dtype=dtype,
-        )
-
-    def frame_limit(self, platform: str) -> int | None:
-        """Frames to render at most on this platform; None for all."""
-        limits = [self.max_frames]
-        if platform == "cpu":
-            limits.append(self.cpu_max_frames)
-        return min((limit for limit in limits if limit), default=None)
-
-
 def render(
     settings: RenderSettings,
     model: Model,
@@ -153,7 +50,7 @@ def render(
     encode: Callable[[Sequence[str]], Float[np.ndarray, "n 384"]] = encode_text,
     progress: Progress = lambda frames, total: frames,
 ) -> dict[str, Any]:
-    """Restyles `settings.source` and writes OUTPUTS into `settings.out`.
+    """Restyles `settings.source` and writes the files into `settings.out`.
 
     The files get their names together at the end, or none of them does.
 
@@ -188,9 +85,6 @@ def render(
 
         schedule = settings.prompts()
         vectors = encode(schedule.prompts)
-        driver = driver or StreamDriver(model, config)
-        compile_seconds, times = _measure(driver, vectors[0], head, settings)
-
         out = Path(settings.out)
         start = reader.start or 0.0
         styled_file = stack.enter_context(
@@ -210,6 +104,9 @@ def render(
             )
         sheet = ContactSheet(settings.sheet_columns)
 
+        driver = driver or StreamDriver(model, config)
+        compile_seconds, times = _measure(driver, vectors[0], head, settings)
+
         loop_begin = time.perf_counter()
         total = _expected(reader, rate, limit)
         clip = progress(itertools.chain(head, frames), total)
@@ -219,7 +116,7 @@ def render(
             styled_file.write(styled)
             if compare_file is not None:
                 compare_file.write(np.concatenate([source, styled], axis=1))
-            sheet.add(source, styled, index / rate)
+            sheet.add(source, styled, float(index / rate))
         styled_file.finish()
         if compare_file is not None:
             compare_file.finish()
@@ -312,7 +209,7 @@ def _stream(
     current = 0
     waiting: tuple[np.ndarray, Array] | None = None
     for index, source in enumerate(frames):
-        wanted = schedule.index_at(index / rate)
+        wanted = schedule.index_at(float(index / rate))
         if wanted != current:
             driver.set_prompt(vectors[wanted])
             current = wanted

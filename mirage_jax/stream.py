@@ -118,13 +118,14 @@ def open_stream(
     h, w = stream.grid
     patch, batch = model.denoiser.patch, stream.batch
     tokens = (h // patch) * (w // patch)
-    latent = jnp.zeros((batch, h, w, model.codec.channels), jnp.float32)
+    latents = (batch, h, w, model.codec.channels)
     state = StreamState(
         cache=frame_cache.empty_cache(
             model.denoiser, batch, tokens, jnp.dtype(stream.dtype)
         ),
-        source=latent,
-        styled=latent,
+        # Two buffers: the state is donated, and a buffer can be donated once.
+        source=jnp.zeros(latents),
+        styled=jnp.zeros(latents),
         present=jnp.zeros(batch, bool),
         frame=jnp.zeros(batch, jnp.int32),
         # No source has ever arrived: there is nothing to hold.

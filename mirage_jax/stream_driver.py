@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -12,6 +13,16 @@ from jaxtyping import Array, Float, UInt8
 from mirage_jax import stream as streaming
 from mirage_jax.stream import StreamConfig, StreamState
 from mirage_jax.weights import Model
+
+
+class Driver(Protocol):
+    """A stream as `render` sees it: `StreamDriver`, or a stand-in."""
+
+    def open(self, prompt: Float[np.ndarray, " 384"], seed: int) -> None: ...
+
+    def set_prompt(self, prompt: Float[np.ndarray, " 384"]) -> None: ...
+
+    def step(self, source: UInt8[np.ndarray, "1 H W 3"]) -> UInt8[Array, "1 H W 3"]: ...
 
 
 class StreamDriver:
@@ -62,7 +73,7 @@ class StreamDriver:
 
 
 def time_frames(
-    driver: StreamDriver,
+    driver: Driver,
     frames: Sequence[UInt8[np.ndarray, "H W 3"]],
     seconds: float,
     warm_up: int = 2,

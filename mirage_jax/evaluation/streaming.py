@@ -65,7 +65,7 @@ def score(styled: Clip, target: Clip) -> Scores:
 
 
 def round_trip(
-    params: dict[str, Any], clip: Clip, *, config: CodecConfig, dtype: str
+    params: dict[str, Any], clip: Clip, config: CodecConfig, dtype: str
 ) -> Clip:
     """Every frame encoded and decoded: the best that any latent can be shown as."""
 

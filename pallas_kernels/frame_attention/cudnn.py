@@ -43,9 +43,7 @@ def attend(
     scale = width**-0.5
     group = jnp.repeat(jnp.arange(groups), queries // groups)
     one_hot = jax.nn.one_hot(group, extra, dtype=q.dtype)  # [Q, extra]
-    one_hot = jnp.broadcast_to(
-        one_hot[None, :, None], (batch, queries, heads, extra)
-    )
+    one_hot = jnp.broadcast_to(one_hot[None, :, None], (batch, queries, heads, extra))
     bias = jnp.maximum(slot_bias.astype(jnp.float32), MASKED) / scale
     bias = expand_slot_bias(bias, k.shape[1], prompt_tokens)  # [B, G, K, M]
     bias = bias.transpose(0, 3, 2, 1).astype(k.dtype)  # [B, M, K, G]

@@ -1,0 +1,64 @@
+"""Settings of experiments/train_denoiser.py: the stages of the default model.
+
+`configs/train_denoiser.py` is the diffusion stage; `configs/train_denoiser.py:pixel`
+finetunes what it left in `init` on decoded pictures.
+"""
+
+from ml_collections import config_dict
+
+
+def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
+    """`stage` is "diffusion" or "pixel"."""
+    if stage not in ("diffusion", "pixel"):
+        raise ValueError(f"{stage=}: choose 'diffusion' or 'pixel'")
+    pixel = stage == "pixel"
+    return config_dict.create(
+        workdir=f"runs/denoiser_{stage}",
+        # A folder made by experiments/prepare_data.py, or "synthetic" for a smoke run.
+        data="runs/data",
+        codec="runs/codec/codec.safetensors",
+        styler="",  # trained style network; empty: no neural styles
+        vgg="",  # HED's VGG16 weights; empty: no perceptual term in the pixel stage
+        init="",  # denoiser.safetensors to start from; empty: fresh weights
+        model="default",  # a name in mirage_jax.config.MODELS
+        restore=True,
+        # The frame sizes and which of them the steps use in turn.
+        sizes=(512, 256),
+        pattern=(0, 0, 0, 1),
+        frames=8,
+        anchor_probability=0.2,
+        source_dropped=0.1,
+        loss=dict(
+            latent=0.3 if pixel else 1.0,
+            pixel_l1=2.0 if pixel else 0.0,
+            pixel_mse=4.0 if pixel else 0.0,
+            perceptual=0.05 if pixel else 0.0,
+            missing_source=0.25,
+        ),
+        mix=dict(
+            all_noise=0.6 if pixel else 0.35,
+            shared=0.2,
+            frame_noise=0.35,
+            frame_clean=0.25,
+            clean_from=0.75,
+        ),
+        history=dict(
+            probability=0.5, gain=0.1, shift=0.15, blur=0.5, noise=0.3, repeat=0.1
+        ),
+        steps=60_000,
+        minutes=2.0 if pixel else 8.0,  # 0: by steps, then a killed run goes on exactly
+        learning_rate=2e-4 if pixel else 8e-4,
+        warmup_steps=50 if pixel else 300,
+        decay_start=0.0 if pixel else 0.55,
+        decay="linear",
+        final_fraction=0.03,
+        b1=0.9,
+        b2=0.99,
+        weight_decay=0.01,
+        clip_norm=1.0,
+        ema=0.998,
+        log_every=50,
+        picture_every=2000,
+        checkpoint_every=2000,
+        seed=0,
+    )

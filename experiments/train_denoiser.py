@@ -1,0 +1,190 @@
+"""Train the denoiser of a model and write it as safetensors.
+
+    python -m experiments.train_denoiser --config=configs/train_denoiser.py \
+        --config.data=runs/data --config.codec=runs/codec/codec.safetensors
+    python -m experiments.train_denoiser --config=configs/train_denoiser.py:pixel \
+        --config.init=runs/denoiser_diffusion/denoiser.safetensors
+
+Trains on all local devices; started again, it goes on where it was. Writes
+denoiser.safetensors (the running average of the weights), checkpoints, pictures and
+TensorBoard events into the work folder. `--config.data=synthetic --config.model=test
+--config.codec=` is a smoke run with an untrained codec.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app
+from ml_collections import config_dict, config_flags
+
+from mirage_jax import codec
+from mirage_jax.config import DenoiserConfig, ModelConfig, model_config
+from mirage_jax.data.pairs import load_pairs
+from mirage_jax.data.prompt_table import load_prompts
+from mirage_jax.data.shards import read_manifest
+from mirage_jax.data.store import load_store, synthetic_store
+from mirage_jax.denoiser import denoise_clip, init_denoiser
+from mirage_jax.errors import MirageError
+from mirage_jax.flow import NoiseMix
+from mirage_jax.styler import load_styler
+from mirage_jax.training.denoiser import (
+    ClipBatch,
+    DenoiserData,
+    DenoiserLoss,
+    make_denoiser_loss,
+    prompt_rows,
+    sample_pairs_of_styles,
+    sample_prompts,
+    style_names,
+)
+from mirage_jax.training.history import HistoryAugmentation
+from mirage_jax.training.loop import TrainConfig, train
+from mirage_jax.training.vgg import load_vgg
+from mirage_jax.weights import load_codec, load_weights, save_weights
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/train_denoiser.py")
+
+_PICTURED_FRAMES = (0, -1)  # of each style's clip
+
+
+def _data(
+    config: config_dict.ConfigDict, codec_params: Any
+) -> tuple[DenoiserData, tuple[str, ...]]:
+    styler = load_styler(config.styler) if config.styler else None
+    if config.data == "synthetic":
+        store, pairs = synthetic_store(jax.random.key(config.seed)), None
+    else:
+        store = load_store(config.data)
+        own = any(style["pairs"] for style in read_manifest(config.data)["styles"])
+        pairs = load_pairs(config.data) if own else None
+    empty = np.zeros(0)
+    data = DenoiserData(
+        store=store,
+        codec=codec_params,
+        embeddings=empty,
+        counts=empty,
+        styler=styler,
+        vgg=load_vgg(config.vgg) if config.vgg else None,
+        pairs=pairs,
+    )
+    names = style_names(data)
+    if config.data == "synthetic":
+        # One random unit vector a style stands for its wordings.
+        vectors = np.random.default_rng(0).normal(size=(len(names), 1, 384))
+        vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+        rows = vectors.astype(np.float32), np.ones(len(names), np.int32)
+    else:
+        rows = prompt_rows(load_prompts(config.data), names)
+    return data.replace(embeddings=rows[0], counts=rows[1]), names
+
+
+def _picture(
+    params: Any, data: DenoiserData, key: jax.Array, model: ModelConfig, size: int
+) -> np.ndarray:
+    """Rows: styles; columns: source, teacher, model in one step, at two frames."""
+
+    @jax.jit
+    def draw(params, data, key):
+        batch = ClipBatch(size, anchor_probability=0.0, source_dropped=0.0)
+        source, target, anchored = sample_pairs_of_styles(data, key, batch)
+        latent = codec.encode(data.codec, source, model.codec, jnp.bfloat16)
+        clips, frames = latent.shape[:2]
+        found = denoise_clip(
+            params,
+            model,
+            jax.random.normal(key, latent.shape),
+            latent,
+            jnp.ones((clips, frames), bool),
+            jnp.zeros((clips, frames)),
+            jnp.ones((clips, frames)),
+            sample_prompts(data, key),
+            anchored,
+            dtype=jnp.bfloat16,
+        )
+        pictured = jnp.array(_PICTURED_FRAMES)
+        found = codec.decode(data.codec, found[:, pictured], model.codec, jnp.bfloat16)
+        return source[:, pictured], target[:, pictured], found
+
+    columns = [np.asarray(x) for x in draw(params, data, key)]
+    rows = [
+        np.concatenate([x[row, frame] for frame in range(2) for x in columns], axis=1)
+        for row in range(len(columns[0]))
+    ]
+    grid = np.concatenate(rows)[::2, ::2]
+    return np.round(255 * np.clip(grid, 0, 1)).astype(np.uint8)
+
+
+def run(config: config_dict.ConfigDict) -> None:
+    """One stage; raises MirageError for what the user can cure."""
+    model = model_config(config.model)
+    if config.codec:
+        codec_params, codec_config, _ = load_codec(config.codec)
+        model = dataclasses.replace(model, codec=codec_config)
+    else:
+        codec_params = codec.init_codec(jax.random.key(0), model.codec)
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    settings = TrainConfig(**{k: v for k, v in config.items() if k in fields})
+    data, names = _data(config, codec_params)
+
+    def fresh(denoiser: DenoiserConfig) -> Any:
+        key = jax.random.key(config.seed)
+        return init_denoiser(key, dataclasses.replace(model, denoiser=denoiser))
+
+    if config.init:
+        params, denoiser, _ = load_weights(config.init, DenoiserConfig, fresh)
+        model = dataclasses.replace(model, denoiser=denoiser)
+    else:
+        params = fresh(model.denoiser)
+    loss = DenoiserLoss(
+        **config.loss,
+        mix=NoiseMix(**config.mix),
+        history=HistoryAugmentation(**config.history),
+    )
+    # Real clips and photographs change places between styles every other round.
+    batches = [
+        ClipBatch(
+            config.sizes[which],
+            config.frames,
+            real_first,
+            config.anchor_probability,
+            config.source_dropped,
+        )
+        for real_first in (True, False)
+        for which in range(len(config.sizes))
+    ]
+    rounds = [*config.pattern, *(n + len(config.sizes) for n in config.pattern)]
+    state = train(
+        config.workdir,
+        settings,
+        params,
+        [make_denoiser_loss(model, batch, loss) for batch in batches],
+        lambda step: rounds[step % len(rounds)],
+        data,
+        pictures=lambda ema, data, key: _picture(
+            ema, data, key, model, max(config.sizes)
+        ),
+        restore=config.restore,
+        samples=[len(names)] * len(batches),
+    )
+    path = pathlib.Path(config.workdir) / "denoiser.safetensors"
+    digest = save_weights(path, jax.device_get(state.ema), model.denoiser)
+    print(f"{path}: step {int(state.step)}, sha256 {digest[:16]}")
+
+
+def main(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    try:
+        run(_CONFIG.value)
+    except MirageError as error:
+        sys.exit(f"train_denoiser: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,97 @@
+r"""Runs a stream: source -> model -> files, as --config says.
+
+python main.py --config configs/demo.py
+python main.py --config configs/render.py --config.source=my.mp4 \
+  --config.prompt="a watercolour painting"
+"""
+
+import functools
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import tqdm
+from absl import app, flags
+from ml_collections import config_flags
+
+from mirage_jax.device_memory import exhaustion_explained
+from mirage_jax.errors import MirageError
+from mirage_jax.render import render
+from mirage_jax.render_settings import RenderSettings
+from mirage_jax.run_summary import summary_table
+from mirage_jax.weights import load_model
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "What to run: configs/demo.py or configs/render.py."
+)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Checks the settings, loads the model, renders, prints the table."""
+    if len(arguments) > 1:
+        raise MirageError(
+            f"unknown argument {arguments[1]!r}: values are given as --config.name=..."
+        )
+    settings = RenderSettings.from_values(_values())
+    device = jax.local_devices()[0]
+    print(f"device        {device.device_kind} ({device.platform})", flush=True)
+    with exhaustion_explained(f"model {settings.model}"):
+        model = load_model(settings.model)
+    show = functools.partial(tqdm.tqdm, unit="frame", dynamic_ncols=True)
+    summary = render(
+        settings, model, progress=lambda frames, total: show(frames, total=total)
+    )
+    print(summary_table(summary))
+
+
+def _values() -> dict[str, Any]:
+    """The config's values; it is loaded when it is first asked for."""
+    if _CONFIG.value is None:
+        raise MirageError(
+            "no --config is given: try python main.py --config configs/demo.py"
+        )
+    try:
+        return _CONFIG.value.to_dict()
+    except OSError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise MirageError(
+            f"cannot load the file given as --config ({reason}): try configs/demo.py"
+        ) from error
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    """Reads the flags; what is wrong with them or with the config is one line."""
+    try:
+        return flags.FLAGS(arguments)
+    except (AttributeError, KeyError) as error:
+        name = str(error).strip("\"'")
+        raise MirageError(
+            f"the config has no setting {name}: see configs/render.py for their names"
+        ) from error
+    except (flags.Error, OSError, TypeError, ValueError) as error:
+        raise MirageError(
+            f"{' '.join(str(error).split())}: see configs/render.py for names and types"
+        ) from error
+
+
+def _stop(number: int, frame: object) -> None:
+    sys.exit(128 + number)  # unwinds, so that half-written files are removed
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Exits with 0, 1 after an error of the user's, 130 after Ctrl-C."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app.run(main, argv=arguments, flags_parser=_parse)
+    except MirageError as error:
+        print(f"main.py: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("main.py: stopped by Ctrl-C; no file was written", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    run()

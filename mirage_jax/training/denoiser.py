@@ -1,0 +1,280 @@
+"""Training the denoiser: pairs made on the device, diffusion forcing, pixel finetune.
+
+Everything a step needs is drawn inside it: clips and camera paths from the frame
+store, the teachers' targets, the codec's latents, the prompts' embeddings.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from mirage_jax import codec, flow
+from mirage_jax.config import ModelConfig
+from mirage_jax.data.pairs import PairStore, sample_pairs
+from mirage_jax.data.prompt_table import PromptTable
+from mirage_jax.data.store import FrameStore, sample_clips, sample_paths
+from mirage_jax.data.teachers import Style, shipped_styles
+from mirage_jax.denoiser import Params, denoise_clip
+from mirage_jax.errors import MirageError
+from mirage_jax.training.history import HistoryAugmentation, corrupt_history
+from mirage_jax.training.vgg import perceptual_loss
+
+INDEX_RANGE = 4096  # a training clip starts at a frame number below this
+
+
+@flax.struct.dataclass
+class DenoiserData:
+    """What the loss reads; None where a part is not there.
+
+    Attributes:
+      store: training pictures.
+      codec: frozen codec parameters.
+      embeddings: prompt embeddings, [styles, m, 384], rows in the order of the styles
+        (shipped ones, then those of `pairs`).
+      counts: how many embeddings of a row are distinct.
+      styler: parameters of the style network.
+      vgg: parameters of the perceptual features (pixel stage).
+      pairs: the users' own styles.
+    """
+
+    store: FrameStore
+    codec: Params
+    embeddings: Float[Array, "s m 384"]
+    counts: Int[Array, " s"]
+    styler: Any = None
+    vgg: Any = None
+    pairs: PairStore | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipBatch:
+    """What a device draws for one step; static.
+
+    Attributes:
+      size: height and width in pixels.
+      frames: T.
+      real_first: styles of even number see real clips and odd ones photographs under
+        a camera path (or the other way round), so that one clip a style is enough.
+      anchor_probability: share of clips whose first frame is an old one.
+      source_dropped: share of clips whose source is missing from some frame on.
+    """
+
+    size: int = 512
+    frames: int = 8
+    real_first: bool = True
+    anchor_probability: float = 0.2
+    source_dropped: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoiserLoss:
+    """Weights and mixes of a stage; static.
+
+    Attributes:
+      latent: weight of the error of the predicted latents.
+      pixel_l1, pixel_mse, perceptual: weights of the errors of one decoded frame a
+        clip; all 0 leaves decoding out (the diffusion stage).
+      missing_source: weight of frames that have to do without a source.
+      mix: how flow times are drawn.
+      history: how the past is corrupted.
+    """
+
+    latent: float = 1.0
+    pixel_l1: float = 0.0
+    pixel_mse: float = 0.0
+    perceptual: float = 0.0
+    missing_source: float = 0.25
+    mix: flow.NoiseMix = flow.NoiseMix()
+    history: HistoryAugmentation = HistoryAugmentation()
+
+    @property
+    def in_pixels(self) -> bool:
+        return self.pixel_l1 > 0 or self.pixel_mse > 0 or self.perceptual > 0
+
+
+def prompt_rows(
+    table: PromptTable, styles: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings and counts of the named styles, in that order.
+
+    Raises:
+      MirageError: the table lacks a style.
+    """
+    missing = [name for name in styles if name not in table.style_names]
+    if missing:
+        raise MirageError(
+            f"prompts.npz has no wordings for {', '.join(missing)}: write it again "
+            "with python -m experiments.prepare_data --prompts_only"
+        )
+    rows = [table.style_names.index(name) for name in styles]
+    return table.train_embeddings[rows], table.train_counts[rows]
+
+
+def style_names(data: DenoiserData) -> tuple[str, ...]:
+    """All styles of a batch, in the order of `data.embeddings`."""
+    shipped = tuple(style.name for style in shipped_styles(data.styler))
+    return shipped + (data.pairs.styles if data.pairs is not None else ())
+
+
+def _draw_clips(
+    data: DenoiserData, key: Array, batch: ClipBatch, styles: tuple[Style, ...]
+) -> tuple[Float[Array, "s T H W 3"], Bool[Array, " s"]]:
+    """One clip for every style, and whether it opens with an old frame."""
+    frames: list[Any] = [None] * len(styles)
+    anchored: list[Any] = [None] * len(styles)
+    size = (batch.size, batch.size)
+    for group, sample in enumerate((sample_clips, sample_paths)):
+        for compares in (False, True):
+            # An old first frame would break effects that compare their frames.
+            anchor = 0.0 if compares else batch.anchor_probability
+            members = [
+                number
+                for number, style in enumerate(styles)
+                if bool(style.history) == compares
+                and (number % 2 == group) == batch.real_first
+            ]
+            if not members:
+                continue
+            group_key = jax.random.fold_in(key, 2 * group + compares)
+            clip = sample(
+                data.store, group_key, len(members), batch.frames, size, anchor
+            )
+            for row, number in enumerate(members):
+                frames[number], anchored[number] = clip.frames[row], clip.anchored[row]
+    return jnp.stack(frames), jnp.stack(anchored)
+
+
+def sample_pairs_of_styles(
+    data: DenoiserData, key: Array, batch: ClipBatch
+) -> tuple[Array, Array, Bool[Array, " s"]]:
+    """One (source, styled) clip of every style, float32 [s, T, H, W, 3] in [0, 1]."""
+    styles = shipped_styles(data.styler)
+    draw_key, start_key, effect_key, pair_key = jax.random.split(key, 4)
+    frames, anchored = _draw_clips(data, draw_key, batch, styles)
+    starts = jax.random.randint(start_key, (len(styles),), 0, INDEX_RANGE)
+    effect_keys = jax.random.split(effect_key, len(styles))
+    sources, targets = [], []
+    for number, style in enumerate(styles):
+        index = starts[number] + jnp.arange(batch.frames, dtype=jnp.int32)
+        source, target = style.apply(frames[number], index, effect_keys[number])
+        sources.append(source)
+        targets.append(target)
+    if data.pairs is not None:
+        count = len(data.pairs.styles)
+        for number, one_key in enumerate(jax.random.split(pair_key, count)):
+            source, target = sample_pairs(
+                data.pairs, one_key, 1, batch.frames, (batch.size,) * 2, number
+            )
+            sources.append(source[0])
+            targets.append(target[0])
+        anchored = jnp.concatenate([anchored, jnp.zeros(count, bool)])
+    return jnp.stack(sources), jnp.stack(targets), anchored
+
+
+def sample_prompts(data: DenoiserData, key: Array) -> Float[Array, "s 384"]:
+    """One training wording of every style."""
+    counts = jnp.asarray(data.counts)
+    choice = jnp.floor(jax.random.uniform(key, counts.shape) * counts).astype(int)
+    rows = jnp.arange(counts.shape[0])
+    return jnp.asarray(data.embeddings)[rows, choice]
+
+
+def _presence(key: Array, clips: int, batch: ClipBatch) -> Bool[Array, "s T"]:
+    coin, where = jax.random.split(key)
+    first = jax.random.randint(where, (clips, 1), 1, batch.frames)
+    dropped = jax.random.uniform(coin, (clips, 1)) < batch.source_dropped
+    return ~(dropped & (jnp.arange(batch.frames)[None] >= first))
+
+
+def _pixel_terms(
+    data: DenoiserData,
+    key: Array,
+    predicted: Float[Array, "s T h w C"],
+    targets: Float[Array, "s T H W 3"],
+    model: ModelConfig,
+    loss: DenoiserLoss,
+    dtype: Any,
+) -> dict[str, Array]:
+    """Errors of one decoded frame a clip against the teacher's picture."""
+    clips, frames = predicted.shape[:2]
+    frame_key, crop_key = jax.random.split(key)
+    pick = jax.random.randint(frame_key, (clips,), 0, frames)
+    rows = jnp.arange(clips)
+    found = codec.decode(data.codec, predicted[rows, pick], model.codec, dtype)
+    wanted = targets[rows, pick]
+    terms = {
+        "pixel_l1": jnp.abs(found - wanted).mean(),
+        "pixel_mse": jnp.square(found - wanted).mean(),
+    }
+    if data.vgg is not None and loss.perceptual:
+        side = wanted.shape[1] // 2
+        corner = jax.random.randint(crop_key, (2,), 0, side + 1)
+
+        def crop(x):
+            return jax.lax.dynamic_slice(
+                x, (0, corner[0], corner[1], 0), (clips, side, side, 3)
+            )
+
+        terms["perceptual"] = perceptual_loss(
+            data.vgg, crop(found), crop(wanted), dtype
+        )
+    return terms
+
+
+def make_denoiser_loss(
+    model: ModelConfig,
+    batch: ClipBatch,
+    loss: DenoiserLoss,
+    dtype: Any = jnp.bfloat16,
+) -> Callable[..., tuple[Array, dict[str, Array]]]:
+    """The loss of one static batch as the training loop wants it."""
+
+    def run(
+        params: Params, key: Array, data: DenoiserData, step: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        del step
+        keys = jax.random.split(key, 8)
+        source, target, anchored = sample_pairs_of_styles(data, keys[0], batch)
+        prompt = sample_prompts(data, keys[1])
+        encode = lambda x: jax.lax.stop_gradient(  # noqa: E731
+            codec.encode(data.codec, x, model.codec, dtype)
+        )
+        source_latent, clean = encode(source), encode(target)
+        clips = clean.shape[0]
+        present = _presence(keys[2], clips, batch)
+        tau = flow.draw_times(keys[3], clips, batch.frames, loss.mix)
+        step_size = flow.draw_step_sizes(keys[4], tau)
+        history = corrupt_history(keys[5], clean, loss.history)
+        noise = jax.random.normal(keys[6], clean.shape)
+        predicted = denoise_clip(
+            params,
+            model,
+            flow.noisy(history, noise, tau),
+            source_latent,
+            present,
+            tau,
+            step_size,
+            prompt,
+            anchored,
+            dtype=dtype,
+        )
+        error = jnp.square(predicted - clean).mean((2, 3, 4))  # [s, T]
+        weight = flow.frame_weight(tau)
+        weight = weight * jnp.where(present, 1.0, loss.missing_source)
+        terms = {"latent": (weight * error).mean()}
+        if loss.in_pixels:
+            terms |= _pixel_terms(data, keys[7], predicted, target, model, loss, dtype)
+        value = sum(getattr(loss, name) * term for name, term in terms.items())
+        at_noise = (tau == 0) & present
+        one_step = jnp.where(at_noise, error, 0).sum() / jnp.maximum(at_noise.sum(), 1)
+        metrics = {f"{name}_{batch.size}": term for name, term in terms.items()}
+        metrics[f"one_step_{batch.size}"] = one_step
+        return jnp.asarray(value), metrics
+
+    return run
