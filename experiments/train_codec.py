@@ -1,7 +1,7 @@
 """Train the per-frame codec and write it as safetensors.
 
     python -m experiments.train_codec --config=configs/train_codec.py \
-        --config.data=runs/data --config.workdir=runs/codec --config.minutes=3.5
+        --config.data=runs/data --config.workdir=runs/codec --config.minutes=3.3
 
 Trains on all local devices; started again, it goes on where it was. Writes
 codec.safetensors (the running average of the weights, with the measured latent
@@ -11,6 +11,7 @@ checkpoints, pictures and TensorBoard events into the work folder.
 """
 
 import dataclasses
+import itertools
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app
+from absl import app, logging
 from jaxtyping import UInt8
 from ml_collections import config_dict, config_flags
 
@@ -76,30 +77,38 @@ def _batches(config: config_dict.ConfigDict) -> list[Batch]:
     ]
 
 
-def _held_out(folder: pathlib.Path, size: int) -> UInt8[np.ndarray, "n size size 3"]:
+def _held_out(folder: pathlib.Path) -> list[UInt8[np.ndarray, "H W 3"]]:
     """Evenly spaced frames of every clip in a folder."""
     if not folder.is_dir():
         raise MirageError(f"held_out={folder} is no folder: give a folder of clips")
     pictures = []
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         with VideoReader(path) as reader:
-            frames = [fit_frame(frame.image, size, size) for frame in reader]
-        places = np.linspace(0, len(frames) - 1, min(_FRAMES_A_CLIP, len(frames)))
-        pictures += [frames[place] for place in places.round().astype(int)]
+            stride = max((reader.info.frames or 1) // _FRAMES_A_CLIP, 1)
+            frames = itertools.islice(reader, 0, stride * _FRAMES_A_CLIP, stride)
+            pictures += [frame.image for frame in frames]
     if not pictures:
         raise MirageError(f"held_out={folder} is empty: give a folder of clips")
-    return np.stack(pictures)
+    return pictures
 
 
 def _test_pictures(
-    config: config_dict.ConfigDict, data: CodecData, batch: Batch
-) -> UInt8[np.ndarray, "n H W 3"]:
-    """Held-out frames of the batch's size; drawn training pictures where none are."""
+    config: config_dict.ConfigDict, store: FrameStore, batches: Sequence[Batch]
+) -> dict[int, UInt8[np.ndarray, "n size size 3"]]:
+    """By size: held-out frames, or drawn training pictures where none are given."""
+    sizes = {batch.size: batch.raw for batch in batches}
     if config.held_out:
-        return _held_out(pathlib.Path(config.held_out), batch.size)
+        frames = _held_out(pathlib.Path(config.held_out))
+        return {
+            size: np.stack([fit_frame(frame, size, size) for frame in frames])
+            for size in sizes
+        }
     draw = jax.jit(sample_pictures, static_argnums=(2, 3))
-    drawn = draw(data.store, jax.random.key(config.seed + 1), batch.raw, batch.size)
-    return np.round(255 * np.asarray(drawn)).astype(np.uint8)
+    key = jax.random.key(config.seed + 1)
+    return {
+        size: np.round(255 * np.asarray(draw(store, key, count, size))).astype(np.uint8)
+        for size, count in sizes.items()
+    }
 
 
 def _measure(
@@ -134,8 +143,10 @@ def run(config: config_dict.ConfigDict) -> None:
         vgg=load_vgg(config.vgg) if config.vgg else None,
         only=tuple(name for name in config.styles.split(",") if name),
     )
+    # Once over the bus; the training loop copies from device to device.
+    data = jax.device_put(data, jax.local_devices()[0])
     workdir = pathlib.Path(config.workdir)
-    tests = {batch.size: _test_pictures(config, data, batch) for batch in batches}
+    tests = _test_pictures(config, data.store, batches)
     shown = tests[max(tests)][::4][:8]
 
     params = jax.jit(init_codec, static_argnums=1)(jax.random.key(config.seed), codec)
@@ -158,7 +169,7 @@ def run(config: config_dict.ConfigDict) -> None:
     statistics = measure_statistics(
         state.ema,
         jax.random.key(config.seed + 2),
-        jax.device_put(data, jax.local_devices()[0]),
+        data,
         codec,
         list(zip(batches, counts.tolist(), strict=True)),
     )
@@ -184,6 +195,7 @@ def main(argv: Sequence[str]) -> None:
     """Run the training; what the user can cure becomes one line and exit code 1."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes
     try:
         run(_CONFIG.value)
     except MirageError as error:
