@@ -17,7 +17,7 @@ help:
 	@echo "make test-py312  the same with Python 3.12, in an environment of its own"
 	@echo "make test-gpu    the tests that need an NVIDIA GPU"
 	@echo "make format      rewrite the sources in the project's format"
-	@echo "make lint types suite  the parts of make test, one by one"
+	@echo "make lint, make types, make suite: the parts of make test"
 	@echo "make clean       remove environments, caches and outputs"
 
 setup:
