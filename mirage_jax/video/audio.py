@@ -93,6 +93,7 @@ class AudioTrack:
         assert track.time_base is not None
         shift = round(self._start / track.time_base)
         earliest = -round(_PRIMING / track.time_base)
+        last: int | None = None
         for packet in self._source.demux(track):
             if packet.dts is None or packet.pts is None or packet.is_corrupt:
                 continue
@@ -100,6 +101,9 @@ class AudioTrack:
             packet.dts -= shift
             if packet.pts + (packet.duration or 0) < earliest:
                 continue
+            if last is not None and packet.dts <= last:
+                continue  # no container takes times that run backwards
+            last = packet.dts
             packet.stream = self._stream
             yield packet
 

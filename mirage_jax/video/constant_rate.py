@@ -43,8 +43,9 @@ def constant_rate(frames: Iterable[Frame], rate: Fraction) -> Iterator[Frame]:
             offset += frame.time - last_time - float(1 / rate)
         last_time = frame.time
         if held is not None:
-            # A frame is due from the tick nearest to its time on.
-            due = math.floor((frame.time - offset) * rate + 0.5)
+            # A frame is due from the tick nearest to its time on; a tie goes to the
+            # later tick, whatever the rounding, so that 60 to 30 is every second one.
+            due = math.floor((frame.time - offset) * rate + 0.5 + 1e-6)
             while tick < due:
                 yield Frame(held.image, float(tick / rate))
                 tick += 1
