@@ -8,7 +8,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             # A folder that experiments/prepare_data.py wrote.
-            "store": "runs/data",
+            "data": "runs/data",
             "paintings": "../shared/data/paintings",
             "vgg": "../shared/data/weights/hed_vgg_f16_to_conv4_1.npz",
             "workdir": "runs/styler",
@@ -23,8 +23,8 @@ def get_config() -> ConfigDict:
             "loss": {
                 "content": 1.0,
                 "style": 10.0,
-                "variation": 0.5,
-                "stability": 20.0,
+                "variation": 1.0,
+                "stability": 30.0,
             },
             # Fields of mirage_jax.training.loop.TrainConfig.
             "train": {

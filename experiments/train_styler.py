@@ -59,7 +59,7 @@ def run(config: ConfigDict) -> None:
         ),
         losses,
         lambda step: step % len(losses),
-        StylerData(load_store(config.store), vgg, grams),
+        StylerData(load_store(config.data), vgg, grams),
         pictures=functools.partial(picture_grid, size=max(sizes)),
         restore=config.restore,
         samples=[len(styler_config.styles) * count for count in counts],

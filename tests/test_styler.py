@@ -167,18 +167,19 @@ def save_picture(path, height, width):
 def test_paintings_keep_their_proportions(tmp_path):
     save_picture(tmp_path / "wide.png", 60, 120)
     pixels = load_painting(tmp_path, Painting("wide.png", trim=0.0), 64)
-    assert pixels.shape == (64, 64, 3) and pixels.dtype == np.float32
+    assert pixels.shape == (2, 64, 64, 3) and pixels.dtype == np.float32
     assert 0.0 <= pixels.min() and pixels.max() <= 1.0
-    # The middle half of the width, all of the height.
-    red, green = pixels[32, :, 0], pixels[:, 32, 1]
-    assert red[0] == pytest.approx(0.25, abs=0.02)
-    assert red[-1] == pytest.approx(0.75, abs=0.02)
-    assert green[0] < 0.02 and green[-1] > 0.98
+    # Two crops: the left half and the right half, both as high as the painting.
+    red, green = pixels[:, 32, :, 0], pixels[:, :, 32, 1]
+    np.testing.assert_allclose(red[:, 0], [0.0, 0.5], atol=0.02)
+    np.testing.assert_allclose(red[:, -1], [0.5, 1.0], atol=0.02)
+    assert green[:, 0].max() < 0.02 and green[:, -1].min() > 0.98
 
 
 def test_small_paintings_go_on_by_reflection(tmp_path):
     save_picture(tmp_path / "small.png", 50, 50)
-    pixels = load_painting(tmp_path, Painting("small.png", trim=0.0, scale=0.5), 64)
+    small = Painting("small.png", trim=0.0, scale=0.5)
+    (pixels,) = load_painting(tmp_path, small, 64)
     np.testing.assert_array_equal(pixels[:, 15], pixels[:, 16])
     np.testing.assert_array_equal(pixels[14], pixels[17])
 
@@ -193,7 +194,7 @@ def test_missing_and_broken_paintings_are_named(tmp_path):
 
 def test_loss_terms_add_up_with_their_weights(params, images, vgg):
     square = images[:2, :32, :32]
-    grams = painting_grams(vgg, square, jnp.float32)
+    grams = painting_grams(vgg, [square[:1], square[1:]], jnp.float32)
     weights = StylerLoss(content=2.0, style=3.0, variation=5.0, stability=7.0)
     pictures = jnp.tile(square, (2, 2, 2, 1))
     value, metrics = jax.jit(styler_loss, static_argnums=5)(
@@ -207,7 +208,7 @@ def test_loss_terms_add_up_with_their_weights(params, images, vgg):
 
 
 def test_uneven_batches_are_refused(params, images, vgg):
-    grams = painting_grams(vgg, images[:2, :32, :32])
+    grams = painting_grams(vgg, [images[:1, :32, :32], images[1:2, :32, :32]])
     with pytest.raises(ValueError, match="3 pictures for 2 styles"):
         styler_loss(params, jax.random.key(0), images, vgg, grams, StylerLoss())
 
@@ -215,8 +216,8 @@ def test_uneven_batches_are_refused(params, images, vgg):
 def test_training_lowers_the_loss(vgg):
     """A few steps on a synthetic store; the grid shows all styles."""
     store = synthetic_store(jax.random.key(7), clips=2, length=4)
-    paintings = jax.random.uniform(jax.random.key(8), (2, 64, 64, 3))
-    grams = {"64": painting_grams(vgg, paintings, jnp.float32)}
+    paintings = np.random.default_rng(8).uniform(size=(2, 1, 64, 64, 3))
+    grams = {"64": painting_grams(vgg, list(paintings), jnp.float32)}
     data = StylerData(store, vgg, grams)
     loss = make_styler_loss(64, 1, StylerLoss(), jnp.float32)
     params = INIT(jax.random.key(9), SMALL)

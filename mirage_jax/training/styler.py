@@ -7,7 +7,7 @@ term: a shifted, slightly noisy picture must give the shifted result. It makes v
 calm and gives a smooth teacher that a small student can follow.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,12 +23,13 @@ from mirage_jax.data.store import FrameStore, sample_clips, sample_paths
 from mirage_jax.errors import MirageError
 from mirage_jax.styler import NEURAL_STYLES, StylerParams, styler_apply
 from mirage_jax.training.loop import LossFn
-from mirage_jax.training.vgg import STYLE_LAYERS, features, gram
+from mirage_jax.training.vgg import STYLE_LAYERS, Features, features, gram
 
 Grams = dict[str, Float[Array, "styles C C"]]
 Metrics = dict[str, Float[Array, ""]]
 
 CONTENT_LAYER = "relu3_3"
+PIXELS = "pixels"
 MAX_SHIFT = 8
 
 
@@ -47,12 +48,12 @@ class Painting:
 
 
 PAINTINGS = {
-    "starry_night": Painting("van_gogh_starry_night.jpg", trim=0.04, scale=1.2),
-    "wheatfield": Painting("van_gogh_040.webp", trim=0.03, scale=1.1),
+    "starry_night": Painting("van_gogh_starry_night.jpg", trim=0.04, scale=1.6),
+    "wheatfield": Painting("van_gogh_040.webp", trim=0.03, scale=1.5),
     # A small picture: larger would only blur it.
-    "scream": Painting("munch_scream_detail.webp", scale=0.6),
-    "cafe_terrace": Painting("van_gogh_003.webp", scale=1.0),
-    "autumn": Painting("autumn_tree_art.webp", scale=1.1),
+    "scream": Painting("munch_scream_detail.webp", scale=0.8),
+    "cafe_terrace": Painting("van_gogh_003.webp", scale=1.4),
+    "autumn": Painting("autumn_tree_art.webp", scale=1.4),
 }
 
 
@@ -62,17 +63,18 @@ class StylerLoss:
 
     content: float = 1.0
     style: float = 10.0
-    variation: float = 0.5
-    stability: float = 20.0
+    variation: float = 1.0
+    stability: float = 30.0
 
 
 def load_painting(
     folder: str | Path, painting: Painting, size: int
-) -> Float[np.ndarray, "size size 3"]:
+) -> Float[np.ndarray, "crops size size 3"]:
     """The painting as float32 RGB in [0, 1], as it hangs beside a size x size frame.
 
-    What is larger than the frame is cut to its middle, what is smaller goes on by
-    reflection. Raises MirageError if the file is missing or no picture.
+    What is larger than the frame comes as the fewest evenly spaced crops that show
+    all of it; what is smaller goes on by reflection. Raises MirageError if the file
+    is missing or no picture.
     """
     path = Path(folder) / painting.file
     try:
@@ -83,43 +85,72 @@ def load_painting(
             f"painting {str(path)!r} does not exist: pass the folder of paintings"
         ) from None
     except (UnidentifiedImageError, OSError) as error:
-        raise MirageError(f"painting {str(path)!r} cannot be read: {error}") from None
+        raise MirageError(
+            f"painting {str(path)!r} cannot be read ({error}): pass a JPEG, PNG or WebP"
+        ) from None
     width, height = picture.size
     cut_x, cut_y = round(painting.trim * width), round(painting.trim * height)
     picture = picture.crop((cut_x, cut_y, width - cut_x, height - cut_y))
     factor = painting.scale * size / min(picture.size)
     width, height = (max(1, round(factor * side)) for side in picture.size)
     picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    pixels = np.asarray(picture, np.float32) / 255.0
-    for axis in (0, 1):
-        missing = size - pixels.shape[axis]
-        if missing > 0:
-            before = missing // 2
-            pad = [(0, 0), (0, 0), (0, 0)]
-            pad[axis] = (before, missing - before)
-            pixels = np.pad(pixels, pad, mode="symmetric")
-        else:
-            start = -missing // 2
-            pixels = np.take(pixels, range(start, start + size), axis)
-    return pixels
+    missing = [max(0, size - side) for side in (height, width)]
+    pad = [(m // 2, m - m // 2) for m in missing] + [(0, 0)]
+    pixels = np.pad(np.asarray(picture, np.float32) / 255.0, pad, mode="symmetric")
+    tops, lefts = (_crop_starts(side, size) for side in pixels.shape[:2])
+    return np.stack([pixels[y : y + size, x : x + size] for y in tops for x in lefts])
+
+
+def _crop_starts(length: int, size: int) -> list[int]:
+    """Where the fewest crops of `size` that cover `length` begin, evenly spaced."""
+    count = -(-length // size)
+    return [round(i * (length - size) / max(count - 1, 1)) for i in range(count)]
+
+
+def style_grams(
+    found: Features, pictures: Float[Array, "n H W 3"]
+) -> dict[str, Float[Array, "n C C"]]:
+    """Gram matrices of the style layers, and the first two moments of the colours.
+
+    Features say little about the palette, which is what one sees first.
+    """
+    grams = {layer: gram(found[layer]) for layer in STYLE_LAYERS}
+    centred = 2.0 * pictures.astype(jnp.float32) - 1.0
+    ones = jnp.ones((*centred.shape[:3], 1), jnp.float32)
+    grams[PIXELS] = gram(jnp.concatenate([centred, ones], axis=-1))
+    return grams
 
 
 def painting_grams(
     vgg: Mapping[str, Mapping[str, jax.Array]],
-    paintings: Float[Array, "styles H W 3"],
+    paintings: Sequence[Float[np.ndarray, "crops H W 3"]],
     dtype: DTypeLike = jnp.bfloat16,
 ) -> Grams:
-    """Gram matrices of the paintings, one picture a style, for every style layer."""
-    found = features(vgg, paintings, dtype)
-    return {layer: gram(found[layer]) for layer in STYLE_LAYERS}
+    """The style of each painting: the mean over its crops of `style_grams`."""
+
+    @jax.jit
+    def of_crops(vgg: Mapping[str, Mapping[str, jax.Array]], crops: Array) -> Grams:
+        def one(crop: Array) -> Grams:
+            grams = style_grams(features(vgg, crop[None], dtype), crop[None])
+            return {layer: matrix[0] for layer, matrix in grams.items()}
+
+        return jax.lax.map(one, crops)
+
+    # One program for all crops: their number differs from painting to painting.
+    every = jax.device_get(of_crops(vgg, np.concatenate(paintings)))
+    ends = np.cumsum([len(crops) for crops in paintings])[:-1]
+    return {
+        layer: np.stack([part.mean(0) for part in np.split(matrices, ends)])
+        for layer, matrices in every.items()
+    }
 
 
 def load_grams(
     vgg: Mapping[str, Mapping[str, jax.Array]], folder: str | Path, size: int
 ) -> Grams:
-    """Gram matrices of `NEURAL_STYLES` from a folder of paintings, at one size."""
+    """The style of all `NEURAL_STYLES` from a folder of paintings, at one size."""
     paintings = [load_painting(folder, PAINTINGS[n], size) for n in NEURAL_STYLES]
-    return jax.jit(painting_grams)(vgg, jnp.stack(paintings))
+    return painting_grams(vgg, paintings)
 
 
 def _relative_square(found: Array, wanted: Array) -> Array:
@@ -160,7 +191,7 @@ def styler_loss(
       The weighted loss, and the single terms (float32 scalars): content, style,
       variation, stability, and style_<number> of every style.
     """
-    styles = grams[STYLE_LAYERS[0]].shape[0]
+    styles = grams[PIXELS].shape[0]
     count, remainder = divmod(images.shape[0], styles)
     if remainder or not count:
         raise ValueError(f"{images.shape[0]} pictures for {styles} styles")
@@ -179,9 +210,9 @@ def styler_loss(
         found[CONTENT_LAYER].reshape(1, -1), wanted[CONTENT_LAYER].reshape(1, -1)
     )[0]
     by_picture = sum(
-        _relative_square(gram(found[layer]), jnp.repeat(grams[layer], count, axis=0))
-        for layer in STYLE_LAYERS
-    ) / len(STYLE_LAYERS)
+        _relative_square(matrix, jnp.repeat(grams[layer], count, axis=0))
+        for layer, matrix in style_grams(found, painted).items()
+    ) / len(grams)
     by_style = jnp.reshape(by_picture, (styles, count)).mean(1)
     variation = jnp.square(jnp.diff(painted, axis=1)).mean()
     variation += jnp.square(jnp.diff(painted, axis=2)).mean()
@@ -250,7 +281,7 @@ def make_styler_loss(
         del step
         picture_key, loss_key = jax.random.split(key)
         grams = data.grams[str(size)]
-        count = pictures_per_style * grams[STYLE_LAYERS[0]].shape[0]
+        count = pictures_per_style * grams[PIXELS].shape[0]
         images = draw_pictures(data.store, picture_key, count, size)
         value, metrics = styler_loss(
             params, loss_key, images, data.vgg, grams, weights, dtype
