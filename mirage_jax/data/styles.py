@@ -32,12 +32,12 @@ Images = Float[Array, "*n H W 3"]
 
 def pencil(images: Images) -> Images:
     """Graphite on warm paper: dodged lines over light shading."""
-    grey = luma(images)
-    fine = grey / (blur(grey, 0.008) + 0.03)
+    grey = blur(luma(images), 0.002)
+    fine = grey / (blur(grey, 0.009) + 0.03)
     broad = grey / (blur(grey, 0.03) + 0.05)
     # The dodge darkens only what is darker than its surroundings: lines and folds.
-    lines = 3.2 * jnp.maximum(0.94 - fine, 0.0) + 1.1 * jnp.maximum(0.92 - broad, 0.0)
-    shading = 0.5 * ramp(blur(grey, 0.006), 0.62, 0.0)
+    lines = 2.6 * jnp.maximum(0.92 - fine, 0.0) + 1.0 * jnp.maximum(0.90 - broad, 0.0)
+    shading = 0.55 * ramp(blur(grey, 0.006), 0.65, 0.0)
     graphite = 1.0 - jnp.exp(-(lines + shading))
     paper = colour(images, (0.975, 0.950, 0.895))
     return paper + graphite * (colour(images, (0.13, 0.13, 0.16)) - paper)
@@ -45,18 +45,20 @@ def pencil(images: Images) -> Images:
 
 def cartoon(images: Images) -> Images:
     """Flat, saturated colour in soft steps of brightness, with dark outlines."""
-    flat = smooth_edges(smooth_edges(images, 0.012, 0.10), 0.008, 0.08)
+    calm = smooth_edges(images, 0.008, 0.06)
+    flat = smooth_edges(calm, 0.012, 0.06)
     grey = luma(flat)
     levels = 5.0
     place = grey * levels
     inside = place - jnp.floor(place) - 0.5
-    steps = jnp.floor(place) + 0.5 + 0.5 * jnp.tanh(6.0 * inside) / math.tanh(3.0)
+    steps = jnp.floor(place) + 0.5 + 0.5 * jnp.tanh(5.0 * inside) / math.tanh(2.5)
     # Half a level up: the darkest step is not black and the brightest is white.
     steps = (steps + 0.35) / (levels + 0.35)
     painted = saturate(flat * (steps + 0.02) / (grey + 0.02), 1.45)
-    smooth = blur(grey, 0.0035)
-    edge = blur(smooth, 0.0075) - smooth
-    outline = jnp.tanh(26.0 * jnp.maximum(edge - 0.008, 0.0))
+    # Dark side of an edge, by a difference of gaussians: lines of an even width.
+    smooth = blur(luma(calm), 0.003)
+    edge = blur(smooth, 0.007) - smooth
+    outline = jnp.tanh(22.0 * jnp.maximum(edge - 0.012, 0.0))
     ink = colour(images, (0.05, 0.04, 0.10))
     painted = jnp.clip(painted, 0.0, 1.0)
     return painted + outline * (ink - painted)
@@ -64,16 +66,17 @@ def cartoon(images: Images) -> Images:
 
 def neon(images: Images) -> Images:
     """A dark room in which every edge is a glowing tube; hue follows its direction."""
-    grey = blur(luma(images), 0.004)
-    right, down = gradient(grey)
+    right, down = gradient(blur(luma(images), 0.0045))
     # Structure tensor: the doubled angle has no jump between opposite directions.
+    power = right * right + down * down
     tensor = jnp.concatenate(
-        [right * right - down * down, 2.0 * right * down, right**2 + down**2], axis=-1
+        [right * right - down * down, 2.0 * right * down, power], axis=-1
     )
-    smooth = blur(tensor, 0.012)
+    smooth = blur(tensor, 0.010)
     turn = smooth[..., :2] / (smooth[..., 2:] + 0.5)
-    strength = jnp.sqrt(tensor[..., 2:] + 1e-4)
-    tube = 1.0 - jnp.exp(-jnp.square(strength / 7.0))
+    # One direction all around is an outline; many directions are grass and gravel.
+    outline = ramp(jnp.sum(turn * turn, axis=-1, keepdims=True), 0.0, 0.7)
+    tube = (0.35 + 0.65 * outline) * (1.0 - jnp.exp(-power / 7.5**2))
     hue = jnp.clip(
         colour(images, (0.60, 0.42, 0.95))
         + turn[..., :1] * colour(images, (0.48, -0.40, 0.02))
@@ -146,7 +149,7 @@ def mosaic(images: Images) -> Images:
     glaze = 1.0 + 0.22 * rim**3 * (-(down + right) / 2.0) + 0.06 * (1.0 - rim)
     grout = ramp(rim, 0.80, 1.02)
     tiles = jnp.clip(paint * glaze, 0.0, 1.0)
-    joint = 0.25 * paint + colour(images, (0.07, 0.07, 0.08))
+    joint = 0.40 * paint + colour(images, (0.05, 0.05, 0.06))
     return tiles + grout * (joint - tiles)
 
 
@@ -173,10 +176,10 @@ def _strokes(images: Images, fraction: float) -> Images:
 
 def oil(images: Images) -> Images:
     """Thick paint: strokes that follow the shapes, rich colour, light on the relief."""
-    painted = _strokes(_strokes(images, 0.007), 0.005)
+    painted = _strokes(_strokes(images, 0.0055), 0.004)
     painted = saturate(painted, 1.35)
     # Unsharp masking at the width of a stroke gives each stroke its own rim.
-    painted = painted + 0.9 * (painted - blur(painted, 0.012))
+    painted = painted + 0.5 * (painted - blur(painted, 0.010))
     right, down = gradient(blur(luma(painted), 0.003))
     relief = jnp.tanh(0.06 * (right + down))
     return jnp.clip(painted * (1.04 + 0.16 * relief), 0.0, 1.0)
@@ -184,12 +187,12 @@ def oil(images: Images) -> Images:
 
 def night(images: Images) -> Images:
     """Day for night: blue moonlight, deep shadows, small lights that glow."""
-    grey = luma(images)
+    grey = blur(luma(images), 0.004)
     around = blur(grey, 0.06)
     # Only what outshines its surroundings is a lamp; a bright sky stays moonlit.
-    lamp = ramp(grey - around, 0.10, 0.40) * ramp(grey, 0.55, 0.90)
-    moonlit = saturate(images, 0.45)
-    tone = 0.62 * moonlit**1.5
+    lamp = ramp(grey - around, 0.08, 0.45) * ramp(grey, 0.45, 0.95)
+    moonlit = jnp.maximum(saturate(images, 0.45), 0.0)
+    tone = 0.75 * moonlit**1.5
     scene = tone * colour(images, (0.42, 0.60, 1.05)) + colour(
         images, (0.010, 0.018, 0.050)
     )
