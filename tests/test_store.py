@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from mirage_jax.data import camera_path, store
-from mirage_jax.data.warp import warp
+from mirage_jax.data.warp import warp as slow_warp
 
 SIZE = (32, 32)
+# Not op by op: one compile a test.
+warp = jax.jit(slow_warp, static_argnums=(2, 3))
 IDENTITY = jnp.eye(3)
 
 
@@ -48,9 +50,9 @@ def tiny_store(lengths, photos=2):
 
 def times_of(pictures, frames, probability, draws):
     """Frame numbers [draws, T] and anchored [draws]."""
-    draw = jax.vmap(lambda key: store._draw_times(pictures, key, frames, probability))
+    draw = jax.vmap(lambda d: store._draw_times(pictures, d, frames, probability))
     return jax.tree.map(
-        np.asarray, jax.jit(draw)(jax.random.split(jax.random.key(0), draws))
+        np.asarray, jax.jit(draw)(jax.random.uniform(jax.random.key(0), (draws, 6)))
     )
 
 
@@ -107,7 +109,7 @@ def test_a_panned_path_is_a_shift_of_the_photograph():
     pose = pose.at[:, camera_path.PAN_X].set(jnp.arange(5) / 8)
     maps = camera_path.homographies(pose, (64, 64), (32, 32))
     photo = jnp.asarray(picture(64, 64))
-    frames = warp(jnp.broadcast_to(photo, (5, 64, 64, 3)), maps, (32, 32), samples=1)
+    frames = warp(jnp.broadcast_to(photo, (5, 64, 64, 3)), maps, (32, 32), 1)
     for t in range(5):
         # Half of the picture is room: 16 pixels each way, so 1/8 of it is 2 pixels.
         expected = photo[16:48, 16 + 2 * t : 48 + 2 * t] / 255.0
@@ -115,30 +117,30 @@ def test_a_panned_path_is_a_shift_of_the_photograph():
 
 
 def test_views_without_tilt_stay_inside_the_picture():
-    keys = jax.random.split(jax.random.key(3), 64)
+    draws = jax.random.uniform(jax.random.key(3), (64, camera_path.DRAWS))
     source, size = (48, 64), (32, 48)
 
-    def corners(key):
-        pose = camera_path.poses(camera_path.draw_path(key), jnp.arange(-200.0, 8.0))
+    def corners(draws):
+        pose = camera_path.poses(camera_path.draw_path(draws), jnp.arange(-200.0, 8.0))
         pose = pose.at[:, [camera_path.TILT_X, camera_path.TILT_Y]].set(0.0)
         maps = camera_path.homographies(pose, source, size)
         ends = jnp.array([[x, y, 1.0] for x in (-1.5, 1.5) for y in (-1.0, 1.0)])
         return jnp.einsum("tij,kj->tki", maps, ends)
 
-    at = jax.jit(jax.vmap(corners))(keys)
+    at = jax.jit(jax.vmap(corners))(draws)
     assert float(jnp.max(jnp.abs(at[..., 0]))) <= 64 / 48 + 1e-5
     assert float(jnp.max(jnp.abs(at[..., 1]))) <= 1 + 1e-5
 
 
 def test_paths_range_from_still_to_fast():
-    keys = jax.random.split(jax.random.key(4), 256)
+    draws = jax.random.uniform(jax.random.key(4), (256, camera_path.DRAWS))
 
-    def speed(key):
-        pose = camera_path.poses(camera_path.draw_path(key), jnp.arange(8.0))
+    def speed(draws):
+        pose = camera_path.poses(camera_path.draw_path(draws), jnp.arange(8.0))
         maps = camera_path.homographies(pose, (64, 64), SIZE)
         return jnp.max(jnp.abs(jnp.diff(maps[:, :2, 2], axis=0)))
 
-    speeds = np.asarray(jax.jit(jax.vmap(speed))(keys))
+    speeds = np.asarray(jax.jit(jax.vmap(speed))(draws))
     assert 0.04 < np.mean(speeds == 0) < 0.3
     assert speeds.max() > 0.03
     assert speeds.max() < 0.3

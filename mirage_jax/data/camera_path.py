@@ -5,10 +5,9 @@ shake of a hand. It is bounded for all times, so a frame 200 steps back is still
 picture, and over a few frames it looks like a steady move, from still to fast.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float
 
 from mirage_jax.data.warp import half_extent
 
@@ -39,38 +38,33 @@ class CameraPath:
     phase: Float[Array, "2 7"]
 
 
-def draw_path(key: Key[Array, ""]) -> CameraPath:
-    """Draw one path; `vmap` over keys for more."""
-    keys = jax.random.split(key, 8)
+DRAWS = 7 * CHANNELS + 4  # random numbers a path
 
-    def uniform(
-        key: Key[Array, ""], low: float | Array, high: float | Array, *shape: int
-    ) -> Array:
-        return jax.random.uniform(key, shape, jnp.float32, low, high)
 
-    def rate(key: Key[Array, ""], period: tuple[float, float]) -> Array:
-        short, long = period
-        slow, fast = jnp.log(2 * jnp.pi / long), jnp.log(2 * jnp.pi / short)
-        return jnp.exp(uniform(key, slow, fast, CHANNELS))
-
-    base = uniform(keys[0], -1.0, 1.0, CHANNELS) * jnp.array(_BASE_RANGE)
-    base = base.at[LOG_ZOOM].set(uniform(keys[1], jnp.log(_VIEW[0]), jnp.log(_VIEW[1])))
-    moves, shakes, breathes = jax.random.uniform(keys[2], (3,)) > jnp.array(
-        [_STILL, 1 - _SHAKY, 1 - _BREATHING]
-    )
-    swing = uniform(keys[3], 0.0, 1.0, 2, CHANNELS) * jnp.array(
-        [_SWING_RANGE, _SHAKE_RANGE]
-    )
-    swing = swing * jnp.stack([moves, shakes & moves]).astype(jnp.float32)[:, None]
+def draw_path(draws: Float[Array, " 53"]) -> CameraPath:
+    """Make a path of DRAWS numbers that are uniform in [0, 1)."""
+    table, coins = draws[:-4].reshape(7, CHANNELS), draws[-4:]
+    base = (2.0 * table[0] - 1.0) * jnp.array(_BASE_RANGE)
+    base = base.at[LOG_ZOOM].set(jnp.log(_log_uniform(coins[0], _VIEW)))
+    moves = (coins[1] > _STILL).astype(jnp.float32)
+    shakes = moves * (coins[2] < _SHAKY)
     # A still camera may see the light change: exposure has a coin of its own.
-    exposure = uniform(keys[7], 0.0, _SWING_RANGE[LOG_EXPOSURE]) * breathes
-    swing = swing.at[0, LOG_EXPOSURE].set(exposure)
+    breathes = (coins[3] < _BREATHING).astype(jnp.float32)
+    swing = table[1:3] * jnp.array([_SWING_RANGE, _SHAKE_RANGE])
+    chosen = jnp.stack([moves, shakes])[:, None] * jnp.ones((1, CHANNELS))
+    chosen = chosen.at[0, LOG_EXPOSURE].set(breathes)
+    period = [_log_uniform(table[3], _PERIOD), _log_uniform(table[4], _SHAKE_PERIOD)]
     return CameraPath(
         base=base,
-        swing=swing,
-        rate=jnp.stack([rate(keys[4], _PERIOD), rate(keys[5], _SHAKE_PERIOD)]),
-        phase=uniform(keys[6], 0.0, 2 * jnp.pi, 2, CHANNELS),
+        swing=swing * chosen,
+        rate=2 * jnp.pi / jnp.stack(period),
+        phase=2 * jnp.pi * table[5:7],
     )
+
+
+def _log_uniform(draw: Array, ends: tuple[float, float]) -> Array:
+    low, high = ends
+    return low * (high / low) ** draw
 
 
 def poses(path: CameraPath, times: Float[Array, " T"]) -> Float[Array, "T 7"]:

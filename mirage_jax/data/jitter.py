@@ -1,26 +1,30 @@
 """Colour jitter of a clip: gain, gamma, saturation and temperature, fixed over time."""
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 _LOG_GAIN = 0.22
 _LOG_GAMMA = 0.28
 _SATURATION = (0.6, 1.3)
 _TEMPERATURE = 0.10  # log gain of red against blue
 
+DRAWS = 4  # random numbers a clip
+
 
 def jitter_colour(
-    key: Key[Array, ""],
+    draws: Float[Array, " 4"],
     frames: Float[Array, "T h w 3"],
     log_exposure: Float[Array, " T"] | float = 0.0,
 ) -> Float[Array, "T h w 3"]:
-    """Change the colours of all frames alike; [0, 1] in and out.
+    """Change the colours of all frames alike.
 
-    `log_exposure` is added to the logarithm of each frame's gain (a camera path's
-    exposure).
+    Args:
+      draws: uniform in [0, 1).
+      frames: in [0, 1], and so is the result.
+      log_exposure: added to the logarithm of each frame's gain (a camera path's
+        exposure).
     """
-    draws = jax.random.uniform(key, (4,), jnp.float32, -1.0, 1.0)
+    draws = 2.0 * draws - 1.0
     gain = jnp.exp(_LOG_GAIN * draws[0] + jnp.asarray(log_exposure, jnp.float32))
     gamma = jnp.exp(_LOG_GAMMA * draws[1])
     low, high = _SATURATION

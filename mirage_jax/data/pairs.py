@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from mirage_jax.data import camera_path
 from mirage_jax.data.shards import Shard, read_manifest, read_shards
-from mirage_jax.data.store import AnyArray, clip_view
+from mirage_jax.data.store import VIEW_DRAWS, AnyArray, choose, clip_view
 from mirage_jax.data.warp import warp
 from mirage_jax.errors import MirageError
 
@@ -99,25 +99,25 @@ def sample_pairs(
     if style is not None:
         weight = jnp.where(jnp.asarray(store.clip_style) == style, weight, 0.0)
 
-    def one(key: Key[Array, ""]) -> tuple[Array, Array]:
-        keys = jax.random.split(key, 5)
-        clip = jax.random.categorical(keys[0], jnp.log(weight))
+    first_of_path = 2 + VIEW_DRAWS
+    draws = jax.random.uniform(key, (count, first_of_path + camera_path.DRAWS))
+
+    def one(draws: Float[Array, " d"]) -> tuple[Array, Array]:
+        clip = choose(draws[0], weight)
         last = length[clip] - 1
         room = jnp.maximum(last - (frames - 1), 0)
-        first = jax.random.randint(keys[1], (), 0, room + 1)
+        first = jnp.floor(draws[1] * (room + 1)).astype(jnp.int32)
         position = jnp.minimum(first + jnp.arange(frames), last)
-        still = clip_view(keys[2], source, size)
+        still = clip_view(draws[2:first_of_path], source, size)
         pose = camera_path.poses(
-            camera_path.draw_path(keys[3]), jnp.arange(frames, dtype=jnp.float32)
+            camera_path.draw_path(draws[first_of_path:]),
+            jnp.arange(frames, dtype=jnp.float32),
         )
-        moving = camera_path.flip(
-            camera_path.homographies(pose, source, size),
-            jax.random.bernoulli(keys[4]),
-        )
+        moving = camera_path.homographies(pose, source, size)
         maps = jnp.where(last == 0, moving, still[None])
         return jnp.asarray(store.clip_start)[clip] + position, maps
 
-    position, maps = jax.vmap(one)(jax.random.split(key, count))
+    position, maps = jax.vmap(one)(draws)
 
     def look(side: AnyArray) -> Float[Array, "n T h w 3"]:
         return warp(jnp.take(side, position, axis=0, mode="clip"), maps, size)

@@ -5,7 +5,6 @@ frame numbers, one homography a frame, one gather, one warp, colour jitter. Only
 drawn clips are ever float.
 """
 
-import functools
 from pathlib import Path
 
 import jax
@@ -14,8 +13,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
-from mirage_jax.data import camera_path
-from mirage_jax.data.jitter import jitter_colour
+from mirage_jax.data import camera_path, jitter
 from mirage_jax.data.shards import read_manifest, read_shards
 from mirage_jax.data.warp import warp
 
@@ -26,6 +24,9 @@ _STRIDE_SHARES = (0.5, 0.3, 0.2)  # of stride 1, 2, 3
 _CLIP_ZOOM = 0.4  # the closest crop shows 1 - this of the frame's side
 _CLIP_ROLL = 0.08  # radians
 _CLIP_TILT = 0.04
+
+_TIME_DRAWS = 6
+VIEW_DRAWS = 9
 
 
 @struct.dataclass
@@ -83,17 +84,19 @@ def sample_clips(
         raise ValueError(f"the store holds no clips: {store.frames.shape=}")
     source = _height_width(store.frames)
 
-    def one(key: Key[Array, ""]) -> tuple[Array, Array, Array, Array]:
-        time_key, view_key, colour_key = jax.random.split(key, 3)
-        position, anchored = _draw_times(store, time_key, frames, anchor_probability)
-        return position, clip_view(view_key, source, size), anchored, colour_key
-
-    position, maps, anchored, colour_keys = jax.vmap(one)(jax.random.split(key, count))
+    draws = jax.random.uniform(key, (count, _TIME_DRAWS + VIEW_DRAWS + jitter.DRAWS))
+    in_time, in_view, in_colour = jnp.split(
+        draws, (_TIME_DRAWS, _TIME_DRAWS + VIEW_DRAWS), axis=1
+    )
+    position, anchored = jax.vmap(
+        lambda d: _draw_times(store, d, frames, anchor_probability)
+    )(in_time)
+    maps = jax.vmap(lambda d: clip_view(d, source, size))(in_view)
     maps = jnp.broadcast_to(maps[:, None], (count, frames, 3, 3))
     # Whole frames first: a small copy that the warp can index with 32 bits.
     pictures = jnp.take(store.frames, position, axis=0, mode="clip")
     views = warp(pictures, maps, size)
-    return Clip(jax.vmap(jitter_colour)(colour_keys, views), anchored)
+    return Clip(jax.vmap(jitter.jitter_colour)(in_colour, views), anchored)
 
 
 def sample_paths(
@@ -113,93 +116,91 @@ def sample_paths(
         raise ValueError(f"the store holds no photographs: {store.photos.shape=}")
     source = _height_width(store.photos)
 
-    def one(key: Key[Array, ""]) -> tuple[Array, ...]:
-        keys = jax.random.split(key, 6)
-        photo = jax.random.randint(keys[0], (), 0, store.photos.shape[0])
-        anchored, gap = _draw_anchor(keys[1], anchor_probability)
+    draws = jax.random.uniform(key, (count, 4 + camera_path.DRAWS + jitter.DRAWS))
+
+    def one(draws: Float[Array, " d"]) -> tuple[Array, ...]:
+        choice, coin, spread, mirror = draws[:4]
+        photo = jnp.floor(choice * store.photos.shape[0]).astype(jnp.int32)
+        gap = _anchor_gap(spread, jnp.float32(_ANCHOR_GAP[1]))
+        anchored = coin < anchor_probability
         times = jnp.arange(frames, dtype=jnp.float32)
         times = times.at[0].set(jnp.where(anchored, 1.0 - gap, 0.0))
-        pose = camera_path.poses(camera_path.draw_path(keys[2]), times)
+        path = camera_path.draw_path(draws[4 : 4 + camera_path.DRAWS])
+        pose = camera_path.poses(path, times)
         maps = camera_path.homographies(pose, source, size)
-        maps = camera_path.flip(maps, jax.random.bernoulli(keys[3]))
-        exposure = pose[:, camera_path.LOG_EXPOSURE]
-        return photo, maps, exposure, anchored, keys[4]
+        maps = camera_path.flip(maps, mirror < 0.5)
+        return photo, maps, pose[:, camera_path.LOG_EXPOSURE], anchored
 
-    photo, maps, exposure, anchored, colour_keys = jax.vmap(one)(
-        jax.random.split(key, count)
-    )
+    photo, maps, exposure, anchored = jax.vmap(one)(draws)
     pictures = jnp.take(store.photos, photo, axis=0, mode="clip")
-    # Axis 1 of the warp is time: one photograph, read by all frames of its clip.
-    look = jax.vmap(
-        lambda picture, maps: jax.vmap(lambda m: warp(picture, m, size))(maps)
-    )
+    # The inner map is over time: all frames of a clip read one photograph.
+    look = jax.vmap(jax.vmap(lambda p, m: warp(p, m, size), in_axes=(None, 0)))
     views = look(pictures, maps)
-    return Clip(jax.vmap(jitter_colour)(colour_keys, views, exposure), anchored)
+    in_colour = draws[:, 4 + camera_path.DRAWS :]
+    return Clip(jax.vmap(jitter.jitter_colour)(in_colour, views, exposure), anchored)
 
 
 def _height_width(pictures: AnyArray) -> tuple[int, int]:
     return pictures.shape[-3], pictures.shape[-2]
 
 
-def _draw_anchor(
-    key: Key[Array, ""],
-    probability: float | Float[Array, ""],
-    longest: Array | None = None,
-) -> tuple[Array, Array]:
-    """Whether to anchor, and the gap in frames (float, whole numbers)."""
-    coin, size = jax.random.uniform(key, (2,))
+def _anchor_gap(draw: Array, longest: Array) -> Float[Array, ""]:
+    """Frames between an anchor and its clip, log-uniform, a whole number."""
     low, high = _ANCHOR_GAP
-    top = jnp.float32(high) if longest is None else jnp.clip(longest, low, high)
-    gap = jnp.floor(low * (top / low) ** size)
-    return coin < probability, gap
+    return jnp.floor(low * (jnp.clip(longest, low, high) / low) ** draw)
+
+
+def choose(draw: Array, weights: Float[Array, " n"]) -> Int[Array, ""]:
+    """A number in 0..n-1, as likely as its weight; `draw` is uniform in [0, 1)."""
+    ends = jnp.cumsum(weights)
+    number = jnp.sum(ends <= draw * ends[-1], dtype=jnp.int32)
+    return jnp.minimum(number, weights.shape[0] - 1)
 
 
 def _draw_times(
     store: FrameStore,
-    key: Key[Array, ""],
+    draws: Float[Array, " 6"],
     frames: int,
     anchor_probability: float | Float[Array, ""],
-) -> tuple[Array, Array]:
-    """Frame numbers in the store, int32 [T], of one drawn clip; and if anchored."""
-    keys = jax.random.split(key, 5)
-    clip = jax.random.categorical(keys[0], jnp.log(jnp.asarray(store.clip_weight)))
-    start = jnp.asarray(store.clip_start)[clip]
-    length = jnp.asarray(store.clip_length)[clip]
-    shares = jnp.log(jnp.array(_STRIDE_SHARES))
-    stride = 1 + jax.random.categorical(keys[1], shares)
-    last = length - 1
+) -> tuple[Int[Array, " T"], Bool[Array, ""]]:
+    """Frame numbers in the store of one drawn clip; and if it is anchored."""
+    clip = choose(draws[0], jnp.asarray(store.clip_weight))
+    last = jnp.asarray(store.clip_length)[clip] - 1
+    stride = 1 + choose(draws[1], jnp.array(_STRIDE_SHARES))
     # Frames 1.. are consecutive; an anchor must fit before them.
     longest = (last - max(frames - 2, 0) * stride) // stride
-    anchored, gap = _draw_anchor(keys[2], anchor_probability, longest)
-    anchored = anchored & (longest >= _ANCHOR_GAP[0])
-    steps = jnp.arange(frames)
-    steps = jnp.where(anchored, steps - 1 + gap.astype(jnp.int32), steps)
-    steps = steps.at[0].set(0) * stride
+    anchored = (draws[2] < anchor_probability) & (longest >= _ANCHOR_GAP[0])
+    gap = _anchor_gap(draws[3], longest.astype(jnp.float32)).astype(jnp.int32)
+    steps = jnp.arange(frames, dtype=jnp.int32)
+    steps = jnp.where(anchored, steps - 1 + gap, steps).at[0].set(0) * stride
     room = jnp.maximum(last - steps[-1], 0)
-    first = jax.random.randint(keys[3], (), 0, room + 1)
-    position = first + steps
+    first = jnp.floor(draws[4] * (room + 1)).astype(jnp.int32)
     # To and fro where the clip is too short: fold at both ends.
     period = jnp.maximum(2 * last, 1)
-    position = position % period
+    position = (first + steps) % period
     position = jnp.minimum(position, period - position)
     position = jnp.where(last > 0, position, 0)
-    position = jnp.where(jax.random.bernoulli(keys[4]), last - position, position)
-    return start + position, anchored
+    position = jnp.where(draws[5] < 0.5, position, last - position)
+    return jnp.asarray(store.clip_start)[clip] + position, anchored
 
 
 def clip_view(
-    key: Key[Array, ""], source: tuple[int, int], size: tuple[int, int]
+    draws: Float[Array, " 9"], source: tuple[int, int], size: tuple[int, int]
 ) -> Float[Array, "3 3"]:
-    """Draw the crop, zoom, flip, roll and tilt of a real clip, as a homography."""
-    keys = jax.random.split(key, 3)
-    pan, (depth, roll), tilt = jax.random.uniform(keys[0], (3, 2), minval=-1.0)
-    upright, flat, flipped = jax.random.bernoulli(keys[1], 0.5, (3,))
+    """The crop, zoom, flip, roll and tilt of a real clip, as a homography.
+
+    Args:
+      draws: VIEW_DRAWS numbers, uniform in [0, 1).
+      source, size: (height, width) of the clip and of the result.
+    """
+    upright, flat, flipped = draws[6] < 0.5, draws[7] < 0.5, draws[8] < 0.5
+    spread = 2.0 * draws[:6] - 1.0
     maps = camera_path.view(
-        pan=pan,
+        pan=spread[:2],
         # Squared: full views are what a stream shows, so they are drawn most.
-        zoom=1.0 - _CLIP_ZOOM * depth**2,
-        roll=jnp.where(upright, 0.0, _CLIP_ROLL * roll),
-        tilt=jnp.where(flat, 0.0, _CLIP_TILT * tilt),
+        zoom=1.0 - _CLIP_ZOOM * draws[2] ** 2,
+        roll=jnp.where(upright, 0.0, _CLIP_ROLL * spread[3]),
+        tilt=jnp.where(flat, 0.0, _CLIP_TILT * spread[4:6]),
         source=source,
         size=size,
     )
@@ -227,7 +228,6 @@ def load_store(folder: str | Path) -> FrameStore:
     )
 
 
-@functools.partial(jax.jit, static_argnums=range(1, 6))
 def synthetic_store(
     key: Key[Array, ""],
     clips: int = 3,
@@ -237,44 +237,37 @@ def synthetic_store(
     photo_size: int = 64,
 ) -> FrameStore:
     """A tiny store for tests and smoke runs: soft discs that move over gradients."""
-    clip_key, photo_key = jax.random.split(key)
-    times = jnp.arange(length) / length
-    movies = jax.vmap(lambda k: _moving_discs(k, times, frame_size))(
-        jax.random.split(clip_key, clips)
-    )
-    stills = jax.vmap(
-        lambda k: _moving_discs(k, jnp.zeros(1), (photo_size, photo_size))[0]
-    )(jax.random.split(photo_key, photos))
+    draws = np.asarray(jax.random.uniform(key, (clips + photos, 7, 8)))
+    times = np.arange(length) / length
+    movies = [_moving_discs(d, times, frame_size) for d in draws[:clips]]
+    square = (photo_size, photo_size)
+    stills = [_moving_discs(d, np.zeros(1), square) for d in draws[clips:]]
     return FrameStore(
-        frames=movies.reshape(clips * length, *frame_size, 3),
+        frames=jnp.asarray(np.concatenate(movies)),
         clip_start=jnp.arange(clips, dtype=jnp.int32) * length,
         clip_length=jnp.full(clips, length, jnp.int32),
         clip_weight=jnp.ones(clips, jnp.float32),
-        photos=stills,
+        photos=jnp.asarray(np.concatenate(stills)),
     )
 
 
 def _moving_discs(
-    key: Key[Array, ""], times: Float[Array, " T"], size: tuple[int, int]
-) -> UInt8[Array, "T h w 3"]:
+    draws: Float[np.ndarray, "7 8"],
+    times: Float[np.ndarray, " T"],
+    size: tuple[int, int],
+) -> UInt8[np.ndarray, "T h w 3"]:
     """Six discs on circles, one turn a unit of time, over a two-colour gradient."""
-    keys = jax.random.split(key, 4)
-    ends = jax.random.uniform(keys[0], (2, 1, 1, 3))
-    colours = jax.random.uniform(keys[1], (6, 1, 1, 3))
-    centre = jax.random.uniform(keys[2], (6, 2))
-    radius, orbit, phase = jax.random.uniform(keys[3], (3, 6))
-    y = ((jnp.arange(size[0]) + 0.5) / size[0])[:, None, None]
-    x = ((jnp.arange(size[1]) + 0.5) / size[1])[None, :, None]
-
-    def frame(time: Array) -> Array:
-        angle = 2 * jnp.pi * (time + phase)
-        picture = ends[0] + (ends[1] - ends[0]) * 0.5 * (x + y)
-        for i in range(6):
-            at_y = centre[i, 0] + 0.3 * orbit[i] * jnp.sin(angle[i])
-            at_x = centre[i, 1] + 0.3 * orbit[i] * jnp.cos(angle[i])
-            away = jnp.sqrt((y - at_y) ** 2 + (x - at_x) ** 2)  # [h, w, 1]
-            inside = jax.nn.sigmoid((0.05 + 0.15 * radius[i] - away) * 40.0)
-            picture = picture * (1 - inside) + colours[i] * inside
-        return jnp.round(picture * 255.0).astype(jnp.uint8)
-
-    return jax.vmap(frame)(times)
+    y = ((np.arange(size[0]) + 0.5) / size[0])[:, None, None]
+    x = ((np.arange(size[1]) + 0.5) / size[1])[None, :, None]
+    frames = []
+    for time in times:
+        picture = draws[6, :3] + (draws[6, 3:6] - draws[6, :3]) * 0.5 * (x + y)
+        for *colour, at_y, at_x, radius, orbit, phase in draws[:6]:
+            angle = 2 * np.pi * (time + phase)
+            away_y = y - at_y - 0.3 * orbit * np.sin(angle)
+            away_x = x - at_x - 0.3 * orbit * np.cos(angle)
+            away = 0.05 + 0.15 * radius - np.hypot(away_y, away_x)
+            cover = 0.5 + 0.5 * np.tanh(20.0 * away)
+            picture = picture * (1 - cover) + np.array(colour) * cover
+        frames.append(np.round(picture * 255.0).astype(np.uint8))
+    return np.stack(frames)
