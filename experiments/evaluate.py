@@ -66,6 +66,7 @@ _STREAMING_STEPS = flags.DEFINE_multi_integer(
 _STREAMING_SIZE = flags.DEFINE_integer(
     "streaming_size", None, "Size of the long runs; the largest by default."
 )
+_LOOPS = flags.DEFINE_integer("loops", 2, "Looped clips in the long runs.")
 _STYLES = flags.DEFINE_list("styles", [], "Names of styles; all by default.")
 _WORDING = flags.DEFINE_enum(
     "wording", "held_out", ["held_out", "training"], "Which prompts ask for the style."
@@ -158,8 +159,9 @@ def evaluate() -> int:
 def _plan() -> Plan:
     if _FRAMES.value < 16 or _FRAMES.value % 8:
         raise MirageError(f"--frames={_FRAMES.value}: take a multiple of 8 from 16 on")
-    if _BATCH.value < 1 or _SEGMENTS.value < 1:
-        raise MirageError("--batch and --segments must be at least 1")
+    for flag in (_BATCH, _SEGMENTS, _LOOPS):
+        if flag.value < 1:
+            raise MirageError(f"--{flag.name}={flag.value}: take at least 1")
     # Layers in a loop: at this batch it costs no speed and compiles much sooner.
     stream = StreamConfig(
         commit=_COMMIT.value, dtype=_DTYPE.value, batch=_BATCH.value, unroll=False
@@ -210,7 +212,8 @@ def _measure(
     frames = clips.frames[size]
     cases = [Case(s, c) for s in range(len(styles)) for c in range(len(frames))]
     # One loop a file: 0 1 2 .. 2 1 of its first clip, so that it has no cut.
-    loops = frames[list(clips.first_of_each_file())][:, to_and_fro(plan.length)]
+    chosen = list(clips.first_of_each_file()[: _LOOPS.value])
+    loops = frames[chosen][:, to_and_fro(plan.length)]
     long_cases = [Case(s, c) for s in range(len(styles)) for c in range(len(loops))]
     if not plan.long_frames:
         long_cases = []
@@ -220,11 +223,14 @@ def _measure(
     def parts(items: list[Case]) -> list[list[Case]]:
         return [items[i : i + plan.batch] for i in range(0, len(items), plan.batch)]
 
+    begin = time.perf_counter()
+
     def work(
         place: int,
     ) -> tuple[list[CaseScores], list[LongRun], dict[str, np.ndarray]]:
         with jax.default_device(devices[place]):
             bench = SizeBench(model, plan, styles, prompts, size, devices[place])
+            print(f"{size}x{size}: compiled in {time.perf_counter() - begin:.0f} s")
             scores, runs = [], []
             for part in parts(cases)[place :: len(devices)]:
                 scores += bench.cases(part, frames)

@@ -91,9 +91,9 @@ def photo_clips(
             raise MirageError(f"cannot read {path}: {error}; remove it") from error
         # One square for all photographs: one compiled camera.
         photo = fit_frame(photo, max(sizes), max(sizes))
-        key = jax.random.fold_in(jax.random.key(seed), number)
+        draws = np.random.default_rng((seed, number)).random(camera_path.DRAWS)
         for size in sizes:
-            frames[size].append(np.asarray(_travel(key, photo, length, size)))
+            frames[size].append(np.asarray(_travel(draws, photo, length, size)))
     return HeldOutClips(
         names=tuple(path.stem for path in paths),
         files=tuple(range(len(paths))),
@@ -145,8 +145,9 @@ def _files(
     return paths
 
 
-def _travel(key: jax.Array, photo: np.ndarray, length: int, size: int) -> jax.Array:
-    path = camera_path.draw_path(key)
+def _travel(draws: np.ndarray, photo: np.ndarray, length: int, size: int) -> jax.Array:
+    """The photograph [S, S, 3] along the path of these draws, uint8 [T, size, ..]."""
+    path = camera_path.draw_path(jnp.asarray(draws, jnp.float32))
     pose = camera_path.poses(path, jnp.arange(length, dtype=jnp.float32))
     maps = camera_path.homographies(pose, photo.shape[:2], (size, size))
     exposure = jnp.exp(pose[:, camera_path.LOG_EXPOSURE])[:, None, None, None]

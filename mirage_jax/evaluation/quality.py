@@ -196,6 +196,7 @@ class SizeBench:
     ) -> list[CaseScores]:
         """Scores of at most `batch` cases."""
         index = np.arange(self.plan.length, dtype=np.int32)
+        clips = jax.device_put(clips, self._device)
         pairs = [self._targets(case, clips[case.clip], index) for case in cases]
         source, target = self._side_by_side(pairs)
         measured: list[dict[str, np.ndarray]] = [
@@ -284,7 +285,7 @@ class SizeBench:
         return runs
 
     def _targets(
-        self, case: Case, frames: np.ndarray, index: np.ndarray, context: int = 0
+        self, case: Case, frames: Any, index: np.ndarray, context: int = 0
     ) -> tuple[Array, Array]:
         key = jax.random.key(self.plan.seed)
         key = jax.random.fold_in(jax.random.fold_in(key, case.style), case.clip)
