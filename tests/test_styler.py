@@ -1,7 +1,6 @@
 """The style network, its loss, the paintings, and a short training on the CPU."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +24,6 @@ from mirage_jax.training.styler import (
     Painting,
     StylerData,
     StylerLoss,
-    draw_pictures,
     load_painting,
     make_styler_loss,
     painting_grams,
@@ -96,7 +94,7 @@ def test_styles_differ_and_read_only_their_own_weights(params, images):
 
 
 def test_shifting_by_the_stride_shifts_the_result(params):
-    """On a picture that is grey at its edges, up to the reach of the network."""
+    """Where the edges are too far away to tell."""
     middle = np.full((1, 96, 96, 3), 0.5, np.float32)
     moved = middle.copy()
     square = np.random.default_rng(4).uniform(size=(1, 16, 16, 3))
@@ -136,7 +134,7 @@ def test_weights_come_back_as_half_precision_of_themselves(tmp_path):
     path = tmp_path / "styler.safetensors"
     save_styler(path, params, StylerConfig())
     loaded = load_styler(path)
-    assert jax.tree.structure(loaded) == jax.tree.structure(params)
+    assert str(jax.tree.structure(loaded)) == str(jax.tree.structure(params))
     for found, wanted in zip(
         jax.tree.leaves(loaded), jax.tree.leaves(params), strict=True
     ):
@@ -213,39 +211,55 @@ def test_uneven_batches_are_refused(params, images, vgg):
         styler_loss(params, jax.random.key(0), images, vgg, grams, StylerLoss())
 
 
-def test_training_lowers_the_loss(vgg):
-    """A few steps on a synthetic store; the grid shows all styles."""
-    store = synthetic_store(jax.random.key(7), clips=2, length=4)
-    paintings = np.random.default_rng(8).uniform(size=(2, 1, 64, 64, 3))
-    grams = {"64": painting_grams(vgg, list(paintings), jnp.float32)}
-    data = StylerData(store, vgg, grams)
-    loss = make_styler_loss(64, 1, StylerLoss(), jnp.float32)
-    params = INIT(jax.random.key(9), SMALL)
+def test_training_lowers_the_loss(images, vgg):
+    pictures = np.tile(images[:2, :32, :32], (1, 2, 2, 1))
+    paintings = [np.full((1, 64, 64, 3), colour, np.float32) for colour in (0.2, 0.8)]
+    grams = painting_grams(vgg, paintings, jnp.float32)
     optimiser = optax.adam(1e-2)
 
     @jax.jit
-    def step(params, state, key, number):
-        gradient, metrics = jax.grad(loss, has_aux=True)(params, key, data, number)
+    def step(params, state):
+        def loss(params):
+            return styler_loss(
+                params, jax.random.key(0), pictures, vgg, grams, StylerLoss(), "float32"
+            )
+
+        (value, _), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         updates, state = optimiser.update(gradient, state)
-        return optax.apply_updates(params, updates), state, metrics
+        return optax.apply_updates(params, updates), state, value
 
+    params = INIT(jax.random.key(9), SMALL)
     state, history = optimiser.init(params), []
-    for number in range(60):
-        key = jax.random.key(number)
-        params, state, metrics = step(params, state, key, jnp.int32(number))
-        history.append(float(metrics["style_64"]))
-    assert np.mean(history[-10:]) < 0.8 * np.mean(history[:5])
-    grid = picture_grid(params, data, jax.random.key(0), 64, rows=2)
-    assert grid.shape == (128, 192, 3) and grid.dtype == np.uint8
+    for _ in range(20):
+        params, state, value = step(params, state)
+        history.append(float(value))
+    assert history[-1] < 0.7 * history[0]
 
 
-def test_stores_with_only_clips_or_only_photographs_serve():
+def test_training_step_takes_any_store_and_names_its_metrics(params, vgg):
+    """Traced only: a store of clips and photographs, of one of them."""
     store = synthetic_store(jax.random.key(10), clips=2, length=4)
-    draw = jax.jit(functools.partial(draw_pictures, count=2, size=32))
-    none = jnp.zeros((0,), jnp.int32)
     clips = dataclasses.replace(store, photos=store.photos[:0])
-    photos = dataclasses.replace(store, frames=store.frames[:0], clip_start=none)
+    photos = dataclasses.replace(
+        store, frames=store.frames[:0], clip_start=store.clip_start[:0]
+    )
+    paintings = [np.zeros((1, 64, 64, 3), np.float32)] * 2
+    grams = {"64": painting_grams(vgg, paintings, jnp.float32)}
+    loss = make_styler_loss(64, 3, StylerLoss())
     for one in (store, clips, photos):
-        pictures = draw(one, jax.random.key(11))
-        assert pictures.shape == (2, 32, 32, 3)
-        assert 0.0 <= float(pictures.min()) and float(pictures.max()) <= 1.0
+        value, metrics = jax.eval_shape(
+            loss, params, jax.random.key(11), StylerData(one, vgg, grams), 0
+        )
+        assert value.shape == () and value.dtype == jnp.float32
+        assert {"content_64", "style_64", "style_1_64", "stability_64"} <= set(metrics)
+
+
+def test_grid_shows_pictures_and_all_styles(params, vgg):
+    store = synthetic_store(jax.random.key(10), clips=2, length=4)
+    clips = dataclasses.replace(store, photos=store.photos[:0])
+    data = StylerData(clips, vgg, {})
+    key = jax.random.key(12)
+    grid = picture_grid(params, data, key, 32, rows=2)
+    assert grid.shape == (64, 96, 3) and grid.dtype == np.uint8
+    painted = APPLY(params, grid[:32, :32][None] / np.float32(255.0), 1)
+    np.testing.assert_allclose(grid[:32, 64:] / 255.0, painted[0], atol=0.02)

@@ -1,5 +1,7 @@
 """VGG features: loading, shapes, Gram matrices, the perceptual loss."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,13 +36,13 @@ def images():
 
 def save_as_shipped(path, params):
     """Writes weights under the names of the original file."""
-    stored = {}
+    stored: dict[str, Any] = {}
     for name, layer in params.items():
         index = int(name[6]) - 1
         prefix = f"block{name[4]}/layers/conv2d" + (f"_{index}" if index else "")
         stored[f"{prefix}/vars/0"] = np.asarray(layer["kernel"], np.float16)
         stored[f"{prefix}/vars/1"] = np.asarray(layer["bias"], np.float16)
-    np.savez(path, **stored)
+    np.savez(path, allow_pickle=False, **stored)
 
 
 def test_features_have_the_stated_shapes(vgg, images):

@@ -7,16 +7,17 @@ term: a shifted, slightly noisy picture must give the shifted result. It makes v
 calm and gives a smooth teacher that a small student can follow.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from mirage_jax.data.store import FrameStore, sample_clips, sample_paths
@@ -140,7 +141,7 @@ def painting_grams(
     every = jax.device_get(of_crops(vgg, np.concatenate(paintings)))
     ends = np.cumsum([len(crops) for crops in paintings])[:-1]
     return {
-        layer: np.stack([part.mean(0) for part in np.split(matrices, ends)])
+        layer: jnp.stack([part.mean(0) for part in np.split(matrices, ends)])
         for layer, matrices in every.items()
     }
 
@@ -291,12 +292,19 @@ def make_styler_loss(
     return loss
 
 
-def picture_grid(
-    params: StylerParams, data: Any, key: Array, size: int, rows: int = 3
-) -> np.ndarray:
-    """uint8 [rows * size, (1 + styles) * size, 3]: pictures and all their styles."""
-    images = draw_pictures(data.store, key, rows, size)
+@functools.partial(jax.jit, static_argnames=("size", "rows"))
+def _float_grid(
+    params: StylerParams, store: FrameStore, key: Array, size: int, rows: int
+) -> Float[Array, "height width 3"]:
+    images = draw_pictures(store, key, rows, size)
     styles = params["out"]["bias"].shape[0]
     columns = [images] + [styler_apply(params, images, i) for i in range(styles)]
-    grid = jnp.concatenate(columns, axis=2).reshape(rows * size, -1, 3)
-    return np.asarray(jnp.round(255.0 * jnp.clip(grid, 0.0, 1.0)), np.uint8)
+    return jnp.concatenate(columns, axis=2).reshape(rows * size, -1, 3)
+
+
+def picture_grid(
+    params: StylerParams, data: StylerData, key: Array, size: int, rows: int = 3
+) -> UInt8[np.ndarray, "height width 3"]:
+    """uint8 [rows * size, (1 + styles) * size, 3]: pictures and all their styles."""
+    grid = np.asarray(_float_grid(params, data.store, key, size, rows))
+    return np.round(255.0 * np.clip(grid, 0.0, 1.0)).astype(np.uint8)
