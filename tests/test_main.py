@@ -9,6 +9,7 @@ import sys
 import time
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import jax
@@ -36,7 +37,7 @@ from mirage_jax.render import render
 from mirage_jax.render_settings import OUTPUTS, RenderSettings
 from mirage_jax.run_summary import summary_table
 from mirage_jax.schedule import parse_schedule
-from mirage_jax.stream import StreamConfig, make_step, open_stream, set_prompt
+from mirage_jax.stream import StreamConfig, open_stream, set_prompt
 from mirage_jax.stream_driver import StreamDriver, time_frames
 from mirage_jax.video import writer
 from mirage_jax.weights import Model, save_weights
@@ -62,6 +63,7 @@ class Negative:
 
     def step(self, source):
         if self.since_open == self.fail_at:
+            assert self.error is not None
             raise self.error
         self.since_open += 1
         return 255 - jax.numpy.asarray(source)
@@ -72,7 +74,7 @@ def encode(prompts):
     return np.array([[len(p)] * 384 for p in prompts], np.float32)
 
 
-def settings(tmp_path, **changes) -> RenderSettings:
+def settings(tmp_path: Path, **changes: Any) -> RenderSettings:
     values = render_config.get_config().to_dict()
     defaults = {
         "source": str(tmp_path / "source.mp4"),
@@ -88,7 +90,7 @@ def run(tmp_path, driver=None, **changes):
 
 
 @pytest.fixture
-def source(tmp_path) -> Path:
+def source(tmp_path: Path) -> Path:
     return write_clip(tmp_path / "source.mp4", counting(80, 120), frames=18)
 
 
@@ -172,7 +174,7 @@ def test_the_sound_is_kept_unless_it_is_not_wanted(tmp_path):
 
 @pytest.fixture(scope="module")
 def small_model() -> Model:
-    """The test size with random weights, all positive as the statistics must be."""
+    """The test size with random weights, whatever the names of its tensors."""
     config, key = MODELS["test"], jax.random.key(0)
     shapes = {
         "codec": jax.eval_shape(lambda: init_codec(key, config.codec)),
@@ -180,7 +182,10 @@ def small_model() -> Model:
     }
     random = np.random.default_rng(0)
     params = jax.tree.map(
-        lambda s: random.uniform(0.01, 0.1, s.shape).astype(np.float32), shapes
+        lambda s: random.normal(0, 0.2, s.shape).astype(np.float32), shapes
+    )
+    params["codec"]["statistics"] = jax.tree.map(
+        np.ones_like, params["codec"]["statistics"]
     )
     return Model(config, params, "1" * 64)
 
@@ -203,19 +208,26 @@ def test_the_film_is_the_stream_step_on_every_frame(small_model):
         rendering._stream(driver, frames, schedule, prompts, Fraction(25), seed=3)
     )
     state = open_stream(
-        model.params, model.config, config, prompts[:1], jax.random.key(3)
+        model.params,
+        model.config,
+        config,
+        jax.numpy.asarray(prompts[:1]),
+        jax.random.key(3),
     )
-    step = make_step(model.config, config)
+    step = driver._step  # what make_step gave, already compiled
     for index, (source, styled) in enumerate(shown):
         np.testing.assert_array_equal(source, frames[index])
         if index == 3:
-            state = set_prompt(model.params, model.config, state, prompts[1:])
+            state = set_prompt(
+                model.params, model.config, state, jax.numpy.asarray(prompts[1:])
+            )
         state, expected = step(model.params, state, frames[index][None])
         # Compiled apart, the prompt slots may differ in the last bit.
         np.testing.assert_allclose(
             styled.astype(int), np.asarray(expected)[0].astype(int), atol=1
         )
     assert len(shown) == 5
+    assert len({styled.tobytes() for _, styled in shown}) == 5
 
 
 # Bad input: one line, and no file.
@@ -392,7 +404,6 @@ def test_flags_that_do_not_fit_are_one_line():
     cases = {
         "configs/none.py": ["--config=configs/none.py"],
         "setting nope": ["--config=configs/demo.py", "--config.nope=3"],
-        "abc": ["--config=configs/demo.py", "--config.steps=abc"],
     }
     running = {part: start(*arguments) for part, arguments in cases.items()}
     for part, process in running.items():
@@ -423,7 +434,7 @@ def test_ctrl_c_reaches_a_running_command(tmp_path, small_model):
     try:
         deadline = time.monotonic() + 100
         while not (out.exists() and os.listdir(out)):
-            assert process.poll() is None, process.stderr.read()
+            assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)

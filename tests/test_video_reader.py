@@ -158,7 +158,7 @@ def test_a_damaged_key_frame_of_h264_is_not_fatal(tmp_path):
 def test_a_file_cut_off_in_the_middle_gives_what_it_has(tmp_path):
     path = write_clip(tmp_path / "a.mkv", counting(48, 64), keyframes=1)
     with av.open(str(path)) as container:
-        ninth = [packet.pos for packet in container.demux(video=0)][8]
+        ninth = [packet.pos for packet in container.demux(video=0)][8] or 0
     path.write_bytes(path.read_bytes()[: ninth + 20])
     shown = numbers(path)
     assert shown[:8] == list(range(8))
@@ -215,6 +215,17 @@ def test_what_is_no_video_is_named_in_one_line(tmp_path, name):
         list(VideoReader(tmp_path / name))
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_strange_name_and_a_title_that_is_no_utf8_do_no_harm(tmp_path):
+    path = write_clip(
+        tmp_path / "http:a b%d?.mp4", counting(48, 64), title="Gr\u00fc\u00df"
+    )
+    content = path.read_bytes()
+    title = "Gr\u00fc\u00df".encode()
+    assert title in content
+    path.write_bytes(content.replace(title, b"Gr\xfc\xdfab"))
+    assert numbers(path) == list(range(12))
 
 
 def test_a_file_with_sound_alone_is_named(tmp_path):

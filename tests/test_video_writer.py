@@ -5,6 +5,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -29,7 +30,7 @@ from mirage_jax.video.writer import VideoWriter
 RATE = Fraction(30000, 1001)
 
 
-def write(path: Path, frames: int = 5, **options) -> VideoWriter:
+def write(path: Path, frames: int = 5, **options: Any) -> VideoWriter:
     with VideoWriter(path, 64, 96, RATE, **options) as writer:
         for index in range(frames):
             writer.write(counting(64, 96)(index))
@@ -50,7 +51,7 @@ def test_the_file_is_of_the_kind_that_every_player_takes(tmp_path):
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264"
         assert stream.codec_context.pix_fmt == "yuv420p"
-        assert Fraction(stream.average_rate) == RATE
+        assert stream.average_rate == RATE
         frame = next(container.decode(stream))
         assert (int(frame.colorspace), int(frame.color_range)) == (1, 1)
     content = (tmp_path / "a.mp4").read_bytes()
@@ -130,14 +131,14 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 noise = np.random.default_rng(0)
 try:
     with VideoWriter(sys.argv[1], size, size, 25) as writer:
-        for _ in range(60):
+        for _ in range(30):
             writer.write(noise.integers(0, 255, (size, size, 3), np.uint8))
 except MirageError as error:
     sys.exit(str(error))
 """
 
 
-@pytest.mark.parametrize("limit", [0, 1000, 1_000_000])
+@pytest.mark.parametrize("limit", [0, 1000, 500_000])
 def test_a_full_disk_is_one_line_and_no_file(tmp_path, limit):
     # The system refuses to let a file grow beyond the limit, as a full disk would.
     path = tmp_path / "a.mp4"
@@ -175,7 +176,7 @@ def sound_of(path: Path) -> tuple[str, np.ndarray, float]:
         track = container.streams.audio[0]
         frames = list(container.decode(track))
         samples = [f.to_ndarray().astype(float).mean(axis=0) for f in frames]
-        return track.codec_context.name, np.concatenate(samples), frames[0].time
+        return track.codec_context.name, np.concatenate(samples), frames[0].time or 0.0
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_a_gap_in_the_sound_stays_where_it_is(tmp_path):
         for index in range(50):
             writer.write(counting(64, 96)(index))
     with av.open(str(path)) as container:
-        times = [frame.time for frame in container.decode(audio=0)]
+        times = [frame.time or 0.0 for frame in container.decode(audio=0)]
     jump = int(np.argmax(np.diff(times)))
     assert times[jump] == pytest.approx(0.5, abs=0.06)
     assert times[jump + 1] == pytest.approx(1.5, abs=0.06)

@@ -1,9 +1,10 @@
 """Small video files for the tests, with known pictures and sounds."""
 
 import wave
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -56,6 +57,7 @@ def write_clip(
     keyframes: int = 12,
     sound: str | None = None,
     sound_seconds: float = 1.0,
+    title: str = "",
     silence: tuple[float, float] = (0.0, 0.0),
 ) -> Path:
     """Writes `picture(0)`, ... by PyAV alone.
@@ -64,8 +66,9 @@ def write_clip(
     of 440 Hz, which has no packets in the time span `silence`.
     """
     height, width, _ = picture(0).shape
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate)
+    with av.open(f"file:{path}", "w") as container:
+        container.metadata["title"] = title
+        stream: Any = container.add_stream(codec, rate=rate)
         stream.height, stream.width, stream.pix_fmt = height, width, pixels
         if codec == "libx264":
             stream.options = {"crf": "10", "preset": "ultrafast", "bf": "0"}
@@ -76,7 +79,7 @@ def write_clip(
             stream.codec_context.sample_aspect_ratio = aspect
         if rotation is not None:
             stream.set_display_rotation(rotation)
-        track = container.add_stream(sound, rate=48000) if sound else None
+        track: Any = container.add_stream(sound, rate=48000) if sound else None
         if track is not None:
             track.codec_context.layout = "mono"
         for index in range(frames):
@@ -88,13 +91,13 @@ def write_clip(
         container.mux(stream.encode(None))
         if track is not None:
             for piece in _sine(track.codec_context, sound_seconds):
-                if not silence[0] <= piece.time < silence[1]:
+                if not silence[0] <= (piece.time or 0.0) < silence[1]:
                     container.mux(track.encode(piece))
             container.mux(track.encode(None))
     return path
 
 
-def _sine(context: av.AudioCodecContext, seconds: float):
+def _sine(context: av.AudioCodecContext, seconds: float) -> Iterator[av.AudioFrame]:
     size = context.frame_size or 1024
     for start in range(0, int(seconds * 48000), size):
         phase = 2 * np.pi * 440 / 48000 * np.arange(start, start + size)
@@ -133,6 +136,7 @@ def damage_packets(path: Path, numbers: Sequence[int]) -> None:
     with open(path, "r+b") as file:
         for number in numbers:
             position, size = packets[number]
+            assert position is not None
             file.seek(position)
             file.write(noise.bytes(size))
 

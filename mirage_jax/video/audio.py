@@ -13,6 +13,8 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.packet import Packet
 
+from mirage_jax.video.opening import open_source
+
 # What players expect inside mp4; anything else is encoded again as AAC.
 _COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus"})
 _AAC_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
@@ -45,7 +47,7 @@ class AudioTrack:
           output: an open container that takes AAC.
           start: seconds of the source's clock that become 0 in the output.
         """
-        self._source = av.open(f"file:{source}", metadata_errors="ignore")
+        self._source = open_source(source)
         track = self._source.streams.audio[0]
         self._output = output
         self._start = start

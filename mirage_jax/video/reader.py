@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from mirage_jax.errors import MirageError
+from mirage_jax.video.opening import open_source
 from mirage_jax.video.orientation import read_orientation
 
 _UNSPECIFIED_COLOUR = 2  # ISO/IEC 23091-2: "unknown" matrix coefficients
@@ -74,8 +75,7 @@ class VideoReader:
         self.path = Path(path)
         _check_file(self.path)
         try:
-            # "file:" keeps a name with a colon from being taken for a protocol.
-            self._container = av.open(f"file:{self.path}", metadata_errors="ignore")
+            self._container = open_source(self.path)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise MirageError(
                 f"cannot read {self.path} as video ({_reason(error)}); "

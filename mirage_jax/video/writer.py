@@ -19,6 +19,7 @@ from jaxtyping import UInt8
 
 from mirage_jax.errors import MirageError
 from mirage_jax.video.audio import AudioTrack
+from mirage_jax.video.opening import open_source
 from mirage_jax.video.staged_file import StagedFile, write_errors
 
 _BT709 = 1  # ISO/IEC 23091-2: matrix, primaries and transfer of HD video
@@ -127,7 +128,7 @@ class VideoWriter:
             self._container.close()
             # Buffered bytes meet a full disk only on closing, and not every such
             # error is reported: read the index back before trusting the file.
-            with av.open(f"file:{self._file.temporary}") as written:
+            with open_source(self._file.temporary) as written:
                 found = written.streams.video[0].frames
         if found != self.frames:
             raise MirageError(
@@ -193,7 +194,7 @@ def _add_audio(
     container: av.container.OutputContainer,
     start: float,
 ) -> AudioTrack | None:
-    with av.open(f"file:{source}", metadata_errors="ignore") as probe:
+    with open_source(source) as probe:
         tracks = probe.streams.audio
         if not tracks or tracks[0].codec_context is None:  # None: codec unknown
             return None
