@@ -128,12 +128,14 @@ def smooth_edges(
     width `fraction`. Steps larger than `contrast` stay, smaller ones are smoothed.
     """
     channels = images.shape[-1]
-    moments = blur(jnp.concatenate([images, images * images], axis=-1), fraction)
+    # Squares around the middle lose less to rounding in the variance.
+    centred = images - 0.5
+    moments = blur(jnp.concatenate([centred, centred * centred], axis=-1), fraction)
     mean = moments[..., :channels]
     variance = jnp.maximum(moments[..., channels:] - mean * mean, 0.0)
     slope = variance / (variance + contrast**2)
     lines = blur(jnp.concatenate([slope, mean - slope * mean], axis=-1), fraction)
-    return lines[..., :channels] * images + lines[..., channels:]
+    return lines[..., :channels] * centred + lines[..., channels:] + 0.5
 
 
 def ramp(

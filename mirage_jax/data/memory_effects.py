@@ -8,6 +8,8 @@ effect's history, so a long clip can be computed in chunks. Frames before the gi
 ones do not exist: nothing is taken from them.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -42,11 +44,18 @@ def _sensor_noise(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "H 
     """Noise of one frame, of the same look at every size."""
     height, width, channels = shape
     side = min(height, width)
+    cell_sizes = [max(side // cells, 1) for cells, _ in _NOISE_OCTAVES]
+    grids = [(-(-height // cell), -(-width // cell), channels) for cell in cell_sizes]
+    counts = [math.prod(grid) for grid in grids]
+    # One draw for all octaves: a generator compiles slowly.
+    draws = jax.random.normal(key, (sum(counts),), jnp.float32)
     noise = jnp.zeros(shape, jnp.float32)
-    for octave, (cells, deviation) in enumerate(_NOISE_OCTAVES):
-        cell = max(side // cells, 1)
-        grid = -(-height // cell), -(-width // cell), channels
-        grain = jax.random.normal(jax.random.fold_in(key, octave), grid)
+    first = 0
+    for (_, deviation), cell, grid, count in zip(
+        _NOISE_OCTAVES, cell_sizes, grids, counts, strict=True
+    ):
+        grain = draws[first : first + count].reshape(grid)
+        first += count
         if cell > 1:
             grain = jnp.repeat(jnp.repeat(grain, cell, axis=0), cell, axis=1)
             # Rounds the cells off; the gain gives the lost spread back.
@@ -95,6 +104,11 @@ def light_trails(
     return frames, jnp.clip(screen(screen(scene, glow), light), 0.0, 1.0)
 
 
+def _below(limit: int | jax.Array, draw: jax.Array) -> jax.Array:
+    """An integer in [0, limit) from a uniform draw in [0, 1)."""
+    return jnp.floor(limit * draw).astype(jnp.int32)
+
+
 def _loses_signal(index: Index, key: PRNGKeyArray) -> jax.Array:
     """Whether the frames with these numbers are dropped, bool `[T]`.
 
@@ -102,14 +116,14 @@ def _loses_signal(index: Index, key: PRNGKeyArray) -> jax.Array:
     drops one run of 1 to 4 frames and never its first frame, so two runs never touch
     and 31% of all frames are lost.
     """
-    phase = jax.random.randint(jax.random.fold_in(key, 0), (), 0, _SIGNAL_PERIOD)
+    phase = _below(_SIGNAL_PERIOD, jax.random.uniform(jax.random.fold_in(key, 0)))
     place = (index + phase) % _SIGNAL_PERIOD
     period = (index + phase) // _SIGNAL_PERIOD
 
     def run(number: jax.Array) -> tuple[jax.Array, jax.Array]:
-        draws = jax.random.split(jax.random.fold_in(key, 1 + number))
-        length = jax.random.randint(draws[0], (), 1, _LONGEST_LOSS + 1)
-        start = jax.random.randint(draws[1], (), 1, _SIGNAL_PERIOD - length + 1)
+        draws = jax.random.uniform(jax.random.fold_in(key, 1 + number), (2,))
+        length = 1 + _below(_LONGEST_LOSS, draws[0])
+        start = 1 + _below(_SIGNAL_PERIOD - length, draws[1])
         return start, length
 
     start, length = jax.vmap(run)(period)

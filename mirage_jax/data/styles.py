@@ -160,11 +160,12 @@ def _strokes(images: Images, fraction: float) -> Images:
     (2007); each sector is a gaussian moved aside, so all eight share one blur.
     """
     radius = max(1, round(1.6 * fraction * short_side(images)))
-    grey = luma(images)
+    # Squares around the middle lose less to rounding in the variance.
+    grey = luma(images) - 0.5
     moments = blur(jnp.concatenate([images, grey * grey], axis=-1), fraction)
     mean = moments[..., :3]
-    variance = jnp.maximum(moments[..., 3:] - luma(mean) ** 2, 0.0)
-    calm = 1.0 / (1e-3 + variance) ** 3
+    variance = jnp.maximum(moments[..., 3:] - (luma(mean) - 0.5) ** 2, 0.0)
+    calm = 1.0 / (1.0 + 700.0 * variance) ** 3
     weighted = jnp.concatenate([mean * calm, calm], axis=-1)
     total = jnp.zeros_like(weighted)
     for sector in range(8):
