@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +138,16 @@ def run_all(
         return [(source, records[i]) for i, source in enumerate(sources)]
     # The largest first, else the longest clip is what everybody waits for.
     order = sorted(range(len(sources)), key=lambda i: -_bytes(sources[i]))
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _die_quietly)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"))
+    # Ctrl-C reaches every process of a terminal; only this one shall answer it. The
+    # processes are born at the first submit, and keep what they inherit.
+    answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         futures: dict[Future, int] = {
             pool.submit(prepare.prepare_source, sources[i], settings, out): i
             for i in order
         }
+        signal.signal(signal.SIGINT, answer)
         for future in as_completed(futures):
             records[futures[future]] = future.result()
             progress.update()
@@ -152,7 +156,12 @@ def run_all(
             "a decoding process was killed, perhaps for memory: run again with fewer "
             f"than --workers={workers}; finished files are kept"
         ) from error
+    except BaseException:
+        for process in active_children():
+            process.terminate()
+        raise
     finally:
+        signal.signal(signal.SIGINT, answer)
         progress.close()
         pool.shutdown(cancel_futures=True)
     return [(source, records[i]) for i, source in enumerate(sources)]
@@ -227,11 +236,6 @@ def _parse_size(text: str) -> tuple[int, int]:
 
 def _bytes(source: Source) -> int:
     return sum(path.stat().st_size for path in source.paths)
-
-
-def _die_quietly() -> None:
-    """Ctrl-C reaches every process; only the first needs to say something."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _report(manifest: dict[str, Any], records: Records) -> None:
