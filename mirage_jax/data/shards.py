@@ -65,7 +65,7 @@ def save_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
 
 def remove_partial(folder: Path) -> None:
     """Delete what a killed run left unfinished."""
-    for path in folder.glob(".*.partial"):
+    for path in folder.rglob(".*.partial"):
         path.unlink(missing_ok=True)
 
 
