@@ -61,12 +61,13 @@ def test_leading_dimensions_and_company_do_not_matter(name, looks):
     together = np.asarray(looks[name](images[None]))
     alone = np.asarray(looks[name](images[1]))
     assert together.shape == (1, *images.shape)
-    np.testing.assert_allclose(together[0, 1], alone, atol=1e-5)
+    # An eighth of a step of 8-bit video.
+    np.testing.assert_allclose(together[0, 1], alone, atol=5e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_looks_the_same_at_twice_the_size(name, looks):
-    large = scene(512, 512)
+    large = scene(384, 384)
     styled = halved(np.asarray(looks[name](large)))
     small = np.asarray(looks[name](halved(large)))
     assert np.abs(styled - small).mean() < 0.03
