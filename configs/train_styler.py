@@ -7,7 +7,7 @@ def get_config() -> ConfigDict:
     """About 75 seconds on four H100s, after compilation."""
     return ConfigDict(
         {
-            # A folder that experiments/prepare_data.py wrote.
+            # A folder that experiments/prepare_data.py wrote, or "synthetic".
             "data": "runs/data",
             "paintings": "../shared/data/paintings",
             "vgg": "../shared/data/weights/hed_vgg_f16_to_conv4_1.npz",

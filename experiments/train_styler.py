@@ -6,6 +6,7 @@
 Needs a folder from experiments/prepare_data.py, the paintings and the VGG weights.
 Writes checkpoints, curves and picture grids into `workdir`, and the averaged weights
 as float16 to `output`. The same command goes on with a run that was stopped.
+`--config.data=synthetic --config.sizes="(64,)"` is a smoke run.
 """
 
 import functools
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from absl import app
 from ml_collections import ConfigDict, config_flags
 
-from mirage_jax.data.store import load_store
+from mirage_jax.data.store import load_store, synthetic_store
 from mirage_jax.errors import MirageError
 from mirage_jax.styler import StylerConfig, init_styler, save_styler
 from mirage_jax.training.loop import TrainConfig, train
@@ -50,6 +51,10 @@ def run(config: ConfigDict) -> None:
         for size, count in zip(sizes, counts, strict=True)
     ]
     styler_config = StylerConfig()
+    if config.data == "synthetic":
+        store = synthetic_store(jax.random.key(train_config.seed))
+    else:
+        store = load_store(config.data)
     started = time.monotonic()
     state = train(
         config.workdir,
@@ -59,7 +64,7 @@ def run(config: ConfigDict) -> None:
         ),
         losses,
         lambda step: step % len(losses),
-        StylerData(load_store(config.data), vgg, grams),
+        StylerData(store, vgg, grams),
         pictures=functools.partial(picture_grid, size=max(sizes)),
         restore=config.restore,
         samples=[len(styler_config.styles) * count for count in counts],
