@@ -15,7 +15,7 @@ import time
 
 import jax
 import jax.numpy as jnp
-from absl import app
+from absl import app, logging
 from ml_collections import ConfigDict, config_flags
 
 from mirage_jax.data.store import load_store, synthetic_store
@@ -78,6 +78,7 @@ def main(argv: list[str]) -> None:
     """Turns failures the user can cure into one line and exit code 1."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+    logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes
     try:
         run(CONFIG.value)
     except MirageError as error:

@@ -105,7 +105,7 @@ def _layer(x: Array, params: StylerParams, style: int, octave: float) -> Array:
     scale, shift = params["scale"][style], params["shift"][style]  # [2, C]
     scale = (1.0 + scale[0] + octave * scale[1])[None, None, None]
     shift = (shift[0] + octave * shift[1])[None, None, None]
-    gain = scale * jax.lax.rsqrt(variance + 1e-4)  # [n, 1, 1, C]
+    gain = scale * jax.lax.rsqrt(variance + 1e-3)  # [n, 1, 1, C]
     return (wide * gain + (shift - mean * gain)).astype(x.dtype)
 
 

@@ -32,6 +32,7 @@ Metrics = dict[str, Float[Array, ""]]
 CONTENT_LAYER = "relu3_3"
 PIXELS = "pixels"
 MAX_SHIFT = 8
+LEAST_CONTRAST = 0.05  # spread of the values of a picture that is worth painting
 
 
 @dataclass(frozen=True)
@@ -261,8 +262,11 @@ def draw_pictures(
     if not store.clip_start.shape[0]:
         return photos
     clips = sample_clips(store, clip_key, count, 1, square).frames[:, 0]
-    from_clip = jax.random.bernoulli(choice_key, shape=(count, 1, 1, 1))
-    return jnp.where(from_clip, clips, photos)
+    from_clip = jax.random.bernoulli(choice_key, shape=(count,))
+    # A flat picture (a fade to black) leaves every layer's normalisation dividing by
+    # next to nothing: its gradient grows a hundredfold a layer.
+    from_clip &= clips.std((1, 2, 3)) > LEAST_CONTRAST
+    return jnp.where(from_clip[:, None, None, None], clips, photos)
 
 
 def make_styler_loss(
