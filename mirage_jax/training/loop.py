@@ -162,7 +162,7 @@ def make_step(config: TrainConfig, loss: LossFn, mesh: Mesh) -> Callable[..., An
         metrics = {k: jnp.asarray(v, jnp.float32) for k, v in metrics.items()}
         metrics["loss"] = jnp.asarray(value, jnp.float32)
         gradient, metrics = jax.lax.pmean((gradient, metrics), "data")
-        metrics["gradient_norm"] = optax.global_norm(gradient)
+        metrics["gradient_norm"] = optax.tree.norm(gradient)
 
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
