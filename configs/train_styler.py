@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
             "loss": {
                 "content": 1.0,
                 "style": 10.0,
-                "variation": 1.0,
+                "variation": 3.0,
                 "stability": 30.0,
             },
             # Fields of mirage_jax.training.loop.TrainConfig.

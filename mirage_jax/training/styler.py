@@ -65,7 +65,7 @@ class StylerLoss:
 
     content: float = 1.0
     style: float = 10.0
-    variation: float = 1.0
+    variation: float = 3.0
     stability: float = 30.0
 
 
