@@ -61,7 +61,8 @@ def _data(
         store, pairs = synthetic_store(jax.random.key(config.seed)), None
     else:
         store = load_store(config.data)
-        own = any(style["pairs"] for style in read_manifest(config.data)["styles"])
+        manifest = read_manifest(pathlib.Path(config.data))
+        own = any(style["pairs"] for style in manifest["styles"])
         pairs = load_pairs(config.data) if own else None
     empty = np.zeros(0)
     data = DenoiserData(

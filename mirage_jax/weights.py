@@ -1,7 +1,8 @@
 """Weights on disk: safetensors, 8-bit where it costs nothing, checked on load.
 
-A model is a folder with `codec.safetensors` and `denoiser.safetensors`. Each file
-carries its configuration and a SHA-256 over names, types, shapes and bytes. Large
+A model is a folder with `codec.safetensors` and `denoiser.safetensors`; either may be
+split into parts, `denoiser-1-of-2.safetensors` and so on. Each file carries its
+configuration and a SHA-256 over names, types, shapes and bytes of all parts. Large
 kernels may be stored as int8 with a float32 scale per output channel and are widened
 on load.
 """
@@ -86,6 +87,28 @@ def _digest(tensors: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
+def _split(
+    tensors: dict[str, np.ndarray], part_bytes: int
+) -> list[dict[str, np.ndarray]]:
+    """Tensors in parts of at most `part_bytes` (a larger tensor has its own)."""
+    parts: list[dict[str, np.ndarray]] = [{}]
+    filled = 0
+    for name, tensor in tensors.items():
+        if parts[-1] and filled + tensor.nbytes > part_bytes:
+            parts.append({})
+            filled = 0
+        parts[-1][name] = tensor
+        filled += tensor.nbytes
+    return parts
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The file itself, or the parts that stand for it, in order."""
+    if path.exists():
+        return [path]
+    return sorted(path.parent.glob(f"{path.stem}-*-of-*{path.suffix}"))
+
+
 def save_weights(
     path: Path | str,
     tree: Params,
@@ -93,15 +116,18 @@ def save_weights(
     *,
     to_int8: Callable[[str, np.ndarray], bool] = lambda name, tensor: False,
     dtype: str = "float32",
+    part_bytes: int = 2**62,
 ) -> str:
-    """Writes one file atomically and returns its hash.
+    """Writes weights atomically and returns their hash.
 
     Args:
-      path: the file; it is written beside and renamed.
+      path: the file; it is written beside and renamed. An older one is replaced,
+        parts included.
       tree: nested dictionaries of float arrays.
       config: the frozen dataclass that the tensors belong to.
       to_int8: which tensors are stored as int8 with scales, by name and value.
       dtype: type of all other tensors.
+      part_bytes: split into several files above this size.
     """
     path = Path(path)
     tensors: dict[str, np.ndarray] = {}
@@ -117,36 +143,56 @@ def save_weights(
         "sha256": _digest(tensors),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    parts = _split(tensors, part_bytes)
+    names = (
+        [path]
+        if len(parts) == 1
+        else [
+            path.with_name(f"{path.stem}-{number}-of-{len(parts)}{path.suffix}")
+            for number in range(1, len(parts) + 1)
+        ]
+    )
+    staged = [name.with_name(name.name + ".part") for name in names]
     try:
-        save_file(tensors, part, metadata)
-        part.replace(path)
+        for part, file in zip(parts, staged, strict=True):
+            save_file(part, file, metadata)
+            file.chmod(0o644)  # the library leaves it readable for its owner only
+        for old in weight_files(path):
+            old.unlink()
+        for file, name in zip(staged, names, strict=True):
+            file.replace(name)
     finally:
-        part.unlink(missing_ok=True)
+        for file in staged:
+            file.unlink(missing_ok=True)
     return metadata["sha256"]
 
 
 def _read(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
+    files = weight_files(path)
+    if not files:
         raise MirageError(
             f"no weights at {path}: give a folder with codec.safetensors and "
             "denoiser.safetensors, or the name of a shipped model"
-        ) from None
-    except (SafetensorError, OSError) as error:
-        raise MirageError(
-            f"cannot read weights {path} ({error}): fetch or train them again"
-        ) from None
-    if metadata.get("format") != FORMAT or metadata.get("kind") != kind:
-        raise MirageError(
-            f"{path} holds no {kind} weights of this program: take a file that its "
-            "training scripts wrote"
         )
+    tensors: dict[str, np.ndarray] = {}
+    for name in files:
+        try:
+            with safe_open(name, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise MirageError(
+                f"cannot read weights {name} ({error}): fetch or train them again"
+            ) from None
+        if metadata.get("format") != FORMAT or metadata.get("kind") != kind:
+            raise MirageError(
+                f"{name} holds no {kind} weights of this program: take a file that its "
+                "training scripts wrote"
+            )
     if _digest(tensors) != metadata.get("sha256"):
-        raise MirageError(f"{path} is damaged (hash differs): fetch it again")
+        raise MirageError(
+            f"{path} is damaged (hash differs) or lacks a part: fetch it again"
+        )
     return tensors, metadata
 
 
