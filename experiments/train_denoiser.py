@@ -20,15 +20,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app
+from absl import app, logging
 from ml_collections import config_dict, config_flags
 
 from mirage_jax import codec
-from mirage_jax.config import DenoiserConfig, ModelConfig, model_config
-from mirage_jax.data.pairs import load_pairs
+from mirage_jax.config import TEXT_WIDTH, DenoiserConfig, ModelConfig, model_config
+from mirage_jax.data.pairs import PairStore, load_pairs
 from mirage_jax.data.prompt_table import load_prompts
 from mirage_jax.data.shards import read_manifest
-from mirage_jax.data.store import load_store, synthetic_store
+from mirage_jax.data.store import FrameStore, load_store, synthetic_store
 from mirage_jax.denoiser import denoise_clip, init_denoiser
 from mirage_jax.errors import MirageError
 from mirage_jax.flow import NoiseMix
@@ -57,32 +57,33 @@ def _data(
     config: config_dict.ConfigDict, codec_params: Any
 ) -> tuple[DenoiserData, tuple[str, ...]]:
     styler = load_styler(config.styler) if config.styler else None
+    store, pairs = _pictures(config)
+    names = style_names(styler, pairs)
     if config.data == "synthetic":
-        store, pairs = synthetic_store(jax.random.key(config.seed)), None
+        # One random unit vector a style stands for its wordings.
+        embeddings = np.random.default_rng(0).normal(size=(len(names), 1, TEXT_WIDTH))
+        embeddings /= np.linalg.norm(embeddings, axis=-1, keepdims=True)
+        counts = np.ones(len(names), np.int32)
     else:
-        store = load_store(config.data)
-        manifest = read_manifest(pathlib.Path(config.data))
-        own = any(style["pairs"] for style in manifest["styles"])
-        pairs = load_pairs(config.data) if own else None
-    empty = np.zeros(0)
+        embeddings, counts = prompt_rows(load_prompts(config.data), names)
     data = DenoiserData(
         store=store,
         codec=codec_params,
-        embeddings=empty,
-        counts=empty,
+        embeddings=jnp.asarray(embeddings, jnp.float32),
+        counts=jnp.asarray(counts),
         styler=styler,
         vgg=load_vgg(config.vgg) if config.vgg else None,
         pairs=pairs,
     )
-    names = style_names(data)
+    return data, names
+
+
+def _pictures(config: config_dict.ConfigDict) -> tuple[FrameStore, PairStore | None]:
     if config.data == "synthetic":
-        # One random unit vector a style stands for its wordings.
-        vectors = np.random.default_rng(0).normal(size=(len(names), 1, 384))
-        vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
-        rows = vectors.astype(np.float32), np.ones(len(names), np.int32)
-    else:
-        rows = prompt_rows(load_prompts(config.data), names)
-    return data.replace(embeddings=rows[0], counts=rows[1]), names
+        return synthetic_store(jax.random.key(config.seed)), None
+    manifest = read_manifest(pathlib.Path(config.data))
+    own = any(style["pairs"] for style in manifest["styles"])
+    return load_store(config.data), load_pairs(config.data) if own else None
 
 
 def _picture(
@@ -179,6 +180,8 @@ def run(config: config_dict.ConfigDict) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
+    """Trains, or says in one line what is wrong."""
+    logging.set_verbosity(logging.WARNING)  # orbax tells every step it takes
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     try:

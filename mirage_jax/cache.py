@@ -10,6 +10,8 @@ stays in the slot when the frame is done is the commit. The position of a slot i
 array means nothing: the model only sees each slot's age through the slot bias.
 """
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -71,12 +73,12 @@ def advance(cache: FrameCache) -> FrameCache:
     age = jnp.where(cache.age == EMPTY, EMPTY, cache.age + 1)
     current = jnp.arange(ring + 1) == cursor + 1
     age = jnp.where(current[None], 0, age)
-    return cache.replace(age=age, cursor=cursor)
+    return dataclasses.replace(cache, age=age, cursor=cursor)
 
 
 def forget(cache: FrameCache, streams: Bool[Array, " B"]) -> FrameCache:
     """Empties anchor and ring of the chosen streams; the prompt stays."""
-    return cache.replace(age=jnp.where(streams[:, None], EMPTY, cache.age))
+    return dataclasses.replace(cache, age=jnp.where(streams[:, None], EMPTY, cache.age))
 
 
 def age_bias(
@@ -125,4 +127,4 @@ def keep_anchor(
 
     is_anchor = (jnp.arange(cache.age.shape[1]) == 0)[None]
     age = jnp.where(streams[:, None] & is_anchor, 0, cache.age)
-    return cache.replace(k=copy(cache.k), v=copy(cache.v), age=age)
+    return dataclasses.replace(cache, k=copy(cache.k), v=copy(cache.v), age=age)

@@ -55,6 +55,8 @@ class ResidualBlock(nn.Module):
 
 
 class Encoder(nn.Module):
+    """Pictures in [0, 1] to raw latents, float32."""
+
     config: CodecConfig
     dtype: Any = jnp.float32
 
@@ -77,6 +79,8 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
+    """Raw latents to pictures around [0, 1], float32."""
+
     config: CodecConfig
     dtype: Any = jnp.float32
 

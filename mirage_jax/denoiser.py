@@ -11,6 +11,7 @@ once, block-causal; `denoise_frame` takes the current frame (and, for the lagged
 the previous one) against the frame cache.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -114,7 +115,7 @@ class Block(nn.Module):
     config: DenoiserConfig
     dtype: Any
 
-    def setup(self):
+    def setup(self) -> None:
         c = self.config
         dense = lambda width, **kw: nn.Dense(width, dtype=self.dtype, **kw)  # noqa: E731
         self.qkv = dense(3 * c.width, use_bias=False)
@@ -127,13 +128,15 @@ class Block(nn.Module):
         self.k_scale = self.param("k_scale", ones, (c.head_width,))
         self.table = self.param("table", zeros, (MODULATIONS, c.width))
 
-    def prompt_slot(self, tokens):
+    def prompt_slot(self, tokens: Array) -> tuple[Array, Array]:
         """Prompt tokens [B, P, prompt_width] to k and v [B, P, K, E]."""
         c = self.config
         kv = self.prompt(tokens).reshape(*tokens.shape[:2], 2, c.heads, c.head_width)
         return rms_norm(kv[:, :, 0], self.k_scale), kv[:, :, 1]
 
-    def __call__(self, x, modulation, attend: Callable[..., tuple[Array, Any]]):
+    def __call__(
+        self, x: Array, modulation: Array, attend: Callable[..., tuple[Array, Any]]
+    ) -> tuple[Array, Any]:
         c = self.config
         b, g, n, _ = x.shape
         table = self.table.astype(self.dtype)[None, None]
@@ -389,4 +392,4 @@ def denoise_frame(
     (x, k, v), _ = jax.lax.scan(layer, (x, cache.k, cache.v), layers, unroll=unroll)
     head = Head(c, channels, dtype)
     latents = head.apply({"params": params["head"]}, x, last, height, width)
-    return latents, cache.replace(k=k, v=v)
+    return latents, dataclasses.replace(cache, k=k, v=v)

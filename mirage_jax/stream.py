@@ -150,17 +150,20 @@ def set_prompt(
         k = jnp.where(chosen, k, cache.k[:, :, : c.prompt_tokens])
         v = jnp.where(chosen, v, cache.v[:, :, : c.prompt_tokens])
     origin = (0,) * cache.k.ndim
-    return state.replace(
-        cache=cache.replace(
+    return dataclasses.replace(
+        state,
+        cache=dataclasses.replace(
+            cache,
             k=jax.lax.dynamic_update_slice(cache.k, k, origin),
             v=jax.lax.dynamic_update_slice(cache.v, v, origin),
-        )
+        ),
     )
 
 
 def reset(state: StreamState, streams: Bool[Array, " B"], hold: int) -> StreamState:
     """Makes the chosen streams forget all frames; their prompts stay."""
-    return state.replace(
+    return dataclasses.replace(
+        state,
         cache=frame_cache.forget(state.cache, streams),
         present=state.present & ~streams,
         frame=jnp.where(streams, 0, state.frame),

@@ -102,11 +102,13 @@ def _split(
     return parts
 
 
+def _parts_of(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.stem}-*-of-*{path.suffix}"))
+
+
 def weight_files(path: Path) -> list[Path]:
     """The file itself, or the parts that stand for it, in order."""
-    if path.exists():
-        return [path]
-    return sorted(path.parent.glob(f"{path.stem}-*-of-*{path.suffix}"))
+    return [path] if path.exists() else _parts_of(path)
 
 
 def save_weights(
@@ -157,10 +159,10 @@ def save_weights(
         for part, file in zip(parts, staged, strict=True):
             save_file(part, file, metadata)
             file.chmod(0o644)  # the library leaves it readable for its owner only
-        for old in weight_files(path):
-            old.unlink()
-        for file, name in zip(staged, names, strict=True):
-            file.replace(name)
+        for file, final in zip(staged, names, strict=True):
+            file.replace(final)
+        for old in {path, *_parts_of(path)}.difference(names):
+            old.unlink(missing_ok=True)
     finally:
         for file in staged:
             file.unlink(missing_ok=True)
@@ -175,18 +177,18 @@ def _read(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, str]]
             "denoiser.safetensors, or the name of a shipped model"
         )
     tensors: dict[str, np.ndarray] = {}
-    for name in files:
+    for part in files:
         try:
-            with safe_open(name, framework="numpy") as file:
+            with safe_open(part, framework="numpy") as file:
                 metadata = file.metadata() or {}
                 tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise MirageError(
-                f"cannot read weights {name} ({error}): fetch or train them again"
+                f"cannot read weights {part} ({error}): fetch or train them again"
             ) from None
         if metadata.get("format") != FORMAT or metadata.get("kind") != kind:
             raise MirageError(
-                f"{name} holds no {kind} weights of this program: take a file that its "
+                f"{part} holds no {kind} weights of this program: take a file that its "
                 "training scripts wrote"
             )
     if _digest(tensors) != metadata.get("sha256"):

@@ -116,10 +116,10 @@ def prompt_rows(
     return table.train_embeddings[rows], table.train_counts[rows]
 
 
-def style_names(data: DenoiserData) -> tuple[str, ...]:
-    """All styles of a batch, in the order of `data.embeddings`."""
-    shipped = tuple(style.name for style in shipped_styles(data.styler))
-    return shipped + (data.pairs.styles if data.pairs is not None else ())
+def style_names(styler: Any, pairs: PairStore | None) -> tuple[str, ...]:
+    """All styles of a batch, in the order of `DenoiserData.embeddings`."""
+    shipped = tuple(style.name for style in shipped_styles(styler))
+    return shipped + (pairs.styles if pairs is not None else ())
 
 
 def _draw_clips(
