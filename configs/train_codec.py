@@ -13,6 +13,7 @@ def get_config() -> config_dict.ConfigDict:
         styler="",  # trained style network; empty: no neural styles
         styles="",  # names with commas: the styles that take part; empty: all
         held_out="",  # folder of clips never trained on; empty: training pictures
+        init="",  # codec.safetensors to go on from; empty: fresh weights
         model="default",  # a name in mirage_jax.config.MODELS
         restore=True,
         # Pictures a device draws for a step: (raw, per style) at each size, and which

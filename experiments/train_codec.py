@@ -44,7 +44,7 @@ from mirage_jax.training.loop import TrainConfig, train
 from mirage_jax.training.vgg import load_vgg
 from mirage_jax.video.frame_size import fit_frame
 from mirage_jax.video.reader import VideoReader
-from mirage_jax.weights import save_weights
+from mirage_jax.weights import load_codec, save_weights
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/train_codec.py")
 
@@ -132,7 +132,12 @@ def _measure(
 
 def run(config: config_dict.ConfigDict) -> None:
     """One training; raises MirageError for what the user can cure."""
-    codec = model_config(config.model).codec
+    if config.init:
+        params, codec, _ = load_codec(config.init)
+    else:
+        codec = model_config(config.model).codec
+        key = jax.random.key(config.seed)
+        params = jax.jit(init_codec, static_argnums=1)(key, codec)
     batches = _batches(config)
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     settings = TrainConfig(**{k: v for k, v in config.items() if k in fields})
@@ -149,7 +154,6 @@ def run(config: config_dict.ConfigDict) -> None:
     tests = _test_pictures(config, data.store, batches)
     shown = tests[max(tests)][::4][:8]
 
-    params = jax.jit(init_codec, static_argnums=1)(jax.random.key(config.seed), codec)
     # Measured after training: neither decayed nor averaged before.
     del params["statistics"]
     styles = data.styles()
