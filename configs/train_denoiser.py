@@ -28,6 +28,8 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
         frames=8,
         anchor_probability=0.2,
         source_dropped=0.1,
+        # Uses of a clip in a step, each with its own noise.
+        draws=1 if pixel else 2,
         loss=dict(
             latent=0.3 if pixel else 1.0,
             pixel_l1=2.0 if pixel else 0.0,

@@ -156,6 +156,7 @@ def run(config: config_dict.ConfigDict) -> None:
             real_first,
             config.anchor_probability,
             config.source_dropped,
+            config.draws,
         )
         for real_first in (True, False)
         for which in range(len(config.sizes))
@@ -172,7 +173,7 @@ def run(config: config_dict.ConfigDict) -> None:
             ema, data, key, model, max(config.sizes)
         ),
         restore=config.restore,
-        samples=[len(names)] * len(batches),
+        samples=[len(names) * config.draws] * len(batches),
     )
     path = pathlib.Path(config.workdir) / "denoiser.safetensors"
     digest = save_weights(path, jax.device_get(state.ema), model.denoiser)

@@ -63,6 +63,9 @@ class ClipBatch:
         a camera path (or the other way round), so that one clip a style is enough.
       anchor_probability: share of clips whose first frame is an old one.
       source_dropped: share of clips whose source is missing from some frame on.
+      draws: how often each clip is used in a step, every time with a wording, flow
+        times, noise and history of its own. Drawing, styling and encoding a clip cost
+        several times more than a pass of the default denoiser over it.
     """
 
     size: int = 512
@@ -70,6 +73,7 @@ class ClipBatch:
     real_first: bool = True
     anchor_probability: float = 0.2
     source_dropped: float = 0.1
+    draws: int = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +189,10 @@ def sample_prompts(data: DenoiserData, key: Array) -> Float[Array, "s 384"]:
     return jnp.asarray(data.embeddings)[rows, choice]
 
 
+def _repeat(x: Array, times: int) -> Array:
+    return jnp.concatenate([x] * times)
+
+
 def _presence(key: Array, clips: int, batch: ClipBatch) -> Bool[Array, "s T"]:
     coin, where = jax.random.split(key)
     first = jax.random.randint(where, (clips, 1), 1, batch.frames)
@@ -207,7 +215,8 @@ def _pixel_terms(
     pick = jax.random.randint(frame_key, (clips,), 0, frames)
     rows = jnp.arange(clips)
     found = codec.decode(data.codec, predicted[rows, pick], model.codec, dtype)
-    wanted = targets[rows, pick]
+    # Clips that are used several times lie behind each other.
+    wanted = targets[rows % len(targets), pick]
     terms = {
         "pixel_l1": jnp.abs(found - wanted).mean(),
         "pixel_mse": jnp.square(found - wanted).mean(),
@@ -241,11 +250,16 @@ def make_denoiser_loss(
         del step
         keys = jax.random.split(key, 8)
         source, target, anchored = sample_pairs_of_styles(data, keys[0], batch)
-        prompt = sample_prompts(data, keys[1])
-        encode = lambda x: jax.lax.stop_gradient(  # noqa: E731
-            codec.encode(data.codec, x, model.codec, dtype)
-        )
+        prompt_keys = jax.random.split(keys[1], batch.draws)
+        prompt = jax.vmap(lambda key: sample_prompts(data, key))(prompt_keys)
+        prompt = prompt.reshape(-1, prompt.shape[-1])
+
+        def encode(frames: Array) -> Array:
+            latents = codec.encode(data.codec, frames, model.codec, dtype)
+            return _repeat(jax.lax.stop_gradient(latents), batch.draws)
+
         source_latent, clean = encode(source), encode(target)
+        anchored = _repeat(anchored, batch.draws)
         clips = clean.shape[0]
         present = _presence(keys[2], clips, batch)
         tau = flow.draw_times(keys[3], clips, batch.frames, loss.mix)
