@@ -1,6 +1,6 @@
 """Train the style network on the paintings; all local devices share the batch.
 
-    python experiments/train_styler.py --config=configs/train_styler.py \
+    python -m experiments.train_styler --config=configs/train_styler.py \
         --config.train.minutes=1.25
 
 Needs a folder from experiments/prepare_data.py, the paintings and the VGG weights.
