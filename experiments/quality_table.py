@@ -1,0 +1,192 @@
+"""Writes the table of a quality record into a document, or prints it.
+
+    python -m experiments.quality_table
+    python -m experiments.quality_table --page=
+
+The lines between `<!-- quality:begin -->` and `<!-- quality:end -->` of the page are
+replaced, so that its numbers are those of the JSON file that experiments/evaluate.py
+wrote. An empty `--page` only prints.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from mirage_jax.errors import MirageError
+from mirage_jax.results import read_results, write_whole
+
+_QUALITY = flags.DEFINE_string(
+    "quality", "docs/results/quality.json", "What experiments/evaluate.py wrote."
+)
+_PAGE = flags.DEFINE_string("page", "docs/quality.md", "Page to bring up to date.")
+
+BEGIN, END = "<!-- quality:begin -->", "<!-- quality:end -->"
+STEPS = (1, 2, 4)
+DRIFT_STEPS = (1, 2)
+
+
+def tables(path: Path) -> str:
+    """Markdown of one record: the means, then a table for every frame size.
+
+    Raises:
+      MirageError: the file cannot be read or is no record of quality.
+    """
+    values = read_results(path)
+    setup = json.loads(path.read_text(encoding="utf-8"))["setup"]
+    kinds = setup.get("styles")
+    if not isinstance(kinds, dict):
+        raise MirageError(
+            f"{path} is no record of quality: write it by experiments/evaluate.py"
+        )
+    sizes = sorted({int(n.split("/")[2]) for n in values if n.startswith("psnr/")})
+    parts = [_setting(setup, values), _means(values, kinds, sizes)]
+    parts += [_styles(values, kinds, size) for size in sizes]
+    parts.append(_long_runs(values, kinds, setup))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _setting(setup: Mapping[str, Any], values: Mapping[str, float]) -> str:
+    checks = [value for name, value in values.items() if name.startswith("check/")]
+    passed = sum(value == 1 for value in checks)
+    files = sorted({clip.split(":")[0] for clip in setup["clips"]})
+    return (
+        f"Weights `{setup['weights_sha256'][:16]}`, {setup['precision']}, "
+        f"{setup['commit']} commit; {setup['device']}, JAX {setup['jax']}. "
+        f"{len(setup['clips'])} clips of {setup['clip_frames']} frames from "
+        f"{', '.join(files)}; {setup['wording'].replace('_', '-')} wordings. "
+        f"{passed} of {len(checks)} bars cleared."
+    )
+
+
+def _means(
+    values: Mapping[str, float], kinds: Mapping[str, str], sizes: Sequence[int]
+) -> str:
+    rows = []
+    for size in sizes:
+        for kind in dict.fromkeys(kinds.values()):
+            cells = [
+                _number(values.get(f"psnr_mean/{kind}/{size}/{steps}"), 2)
+                for steps in STEPS
+            ]
+            gap = _number(values.get(f"codec_gap_mean/{kind}/{size}/1"), 2)
+            ssim = _number(values.get(f"ssim_mean/{kind}/{size}/1"), 3)
+            rows.append((f"{size}", kind, *cells, ssim, gap))
+        codec = values.get(f"codec/psnr/{size}")
+        if codec is not None:
+            rows.append((f"{size}", "codec alone", _number(codec, 2), "", "", "", ""))
+    head = (
+        *("size", "styles", "PSNR, 1 step", "2 steps", "4 steps"),
+        *("SSIM, 1 step", "below the codec, dB"),
+    )
+    return "Means in dB, over styles of a kind:\n\n" + _markdown(head, rows)
+
+
+def _styles(values: Mapping[str, float], kinds: Mapping[str, str], size: int) -> str:
+    rows = []
+    for style, kind in kinds.items():
+        here = f"{style}/{size}"
+        names = (
+            *(f"psnr/{here}/{steps}" for steps in STEPS),
+            f"psnr_source/{here}",
+            f"psnr_colour_transfer/{here}",
+            f"psnr_codec/{here}",
+            f"memory_gain/{here}/1",
+        )
+        cells = [_number(values.get(name), 2) for name in names]
+        cells.insert(3, _number(values.get(f"ssim/{here}/1"), 3))
+        rows.append((f"{style}", kind, *cells))
+    head = (
+        *("style", "kind", "1 step", "2 steps", "4 steps", "SSIM, 1 step"),
+        *("source", "colour transfer", "codec", "memory gain"),
+    )
+    return f"{size}x{size}, PSNR in dB:\n\n" + _markdown(head, rows)
+
+
+def _long_runs(
+    values: Mapping[str, float], kinds: Mapping[str, str], setup: Mapping[str, Any]
+) -> str:
+    rows = []
+    for style in kinds:
+        cells = [
+            _number(values.get(f"{measure}/{style}/{steps}"), 2)
+            for steps in DRIFT_STEPS
+            for measure in (
+                "psnr_first",
+                "drift_last_minus_first",
+                "drift_last_minus_early",
+            )
+        ]
+        if any(cells):
+            rows.append((style, *cells))
+    if not rows:
+        return ""
+    run = setup["long_run"]
+    head = ("style",) + tuple(
+        f"{name}, {steps} step{'s' * (steps > 1)}"
+        for steps in DRIFT_STEPS
+        for name in ("frames 0-7", "last - first", "last - early")
+    )
+    return (
+        f"{run['frames']} frames of streaming at {run['size']}x{run['size']}, PSNR in "
+        "dB: the opening, and what the last loop of the clip has gained or lost on the "
+        "same source frames:\n\n" + _markdown(head, rows)
+    )
+
+
+def _number(value: float | None, digits: int) -> str:
+    """The number, "" where it was not measured; never a minus zero."""
+    if value is None:
+        return ""
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---" if column < 1 else "---:" for column in range(len(head))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+
+
+def insert(page: str, text: str) -> str:
+    """The page with `text` between the two markers.
+
+    Raises:
+      MirageError: the page does not hold each marker once, in order.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    old, end, after = rest.partition(END)
+    if not (begin and end) or BEGIN in old + after or END in before + after:
+        raise MirageError(f"the page needs one {BEGIN} and after it one {END}")
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+
+
+def run() -> None:
+    """Makes the tables; writes or prints them."""
+    text = tables(Path(_QUALITY.value))
+    if not _PAGE.value:
+        print(text)
+        return
+    page = Path(_PAGE.value)
+    try:
+        old = page.read_text(encoding="utf-8")
+    except OSError as error:
+        raise MirageError(f"cannot read --page={page}: {error.strerror}") from error
+    write_whole(page, insert(old, text).encode())
+    print(f"{page}: numbers of {_QUALITY.value}")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Writes the table, or says in one line what is wrong."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    try:
+        run()
+    except MirageError as error:
+        sys.exit(f"quality_table: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)
