@@ -30,7 +30,7 @@ DRIFT_STEPS = (1, 2)
 
 
 def tables(path: Path) -> str:
-    """Markdown of one record: the means, then a table for every frame size.
+    """Markdown of one record: means, a table for each size, long runs, missed bars.
 
     Raises:
       MirageError: the file cannot be read or is no record of quality.
@@ -45,7 +45,7 @@ def tables(path: Path) -> str:
     sizes = sorted({int(n.split("/")[2]) for n in values if n.startswith("psnr/")})
     parts = [_setting(setup, values), _means(values, kinds, sizes)]
     parts += [_styles(values, kinds, size) for size in sizes]
-    parts.append(_long_runs(values, kinds, setup))
+    parts += [_long_runs(values, kinds, setup), _missed(values)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -137,6 +137,14 @@ def _long_runs(
     )
 
 
+def _missed(values: Mapping[str, float]) -> str:
+    names = [
+        name.removeprefix("check/") for name in values if name.startswith("check/")
+    ]
+    missed = [f"- `{name}`" for name in names if values[f"check/{name}"] != 1]
+    return "Bars that were missed:\n\n" + "\n".join(missed) if missed else ""
+
+
 def _number(value: float | None, digits: int) -> str:
     """The number, "" where it was not measured; never a minus zero."""
     if value is None:
@@ -146,8 +154,15 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---" if column < 1 else "---:" for column in range(len(head))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+    """A table without the columns that hold nothing; numbers stand on the right."""
+    columns = [c for c in zip(head, *rows, strict=True) if any(c[1:])]
+    ruled = [(c[0], _rule(c[1:]), *c[1:]) for c in columns]
+    return "\n".join("| " + " | ".join(row) + " |" for row in zip(*ruled, strict=True))
+
+
+def _rule(cells: Sequence[str]) -> str:
+    numbers = all(cell.lstrip("-")[:1].isdecimal() for cell in cells if cell)
+    return "---:" if numbers else "---"
 
 
 def insert(page: str, text: str) -> str:

@@ -54,14 +54,17 @@ def test_committed_page_has_the_numbers_of_the_committed_record() -> None:
     )
 
 
-def test_tables_show_what_was_measured_and_leave_the_rest_empty(record: Path) -> None:
+def test_tables_show_what_was_measured_and_leave_the_rest_out(record: Path) -> None:
     text = tables(record)
     assert "1 of 2 bars cleared" in text
     assert "3 clips of 96 frames from bird, street" in text
-    assert "| pencil | procedural | 31.24 |  |  |  | 12.00 |  |  | 0.00 |" in text
-    assert "| low_light | memory | 24.50 |" in text and "| 2.51 |" in text
+    assert "| style | kind | 1 step | source | memory gain |" in text
+    assert "| --- | --- | ---: | ---: | ---: |" in text
+    assert "| pencil | procedural | 31.24 | 12.00 | 0.00 |" in text
+    assert "| low_light | memory | 24.50 |  | 2.51 |" in text
     assert "| 64 | codec alone | 33.07 |" in text
     assert "| pencil | 31.00 | -0.13 |" in text
+    assert "- `b`" in text and "- `a`" not in text
     # Every row of a table has as many cells as its head.
     for block in text.split("\n\n"):
         lines = [line for line in block.splitlines() if line.startswith("|")]
