@@ -64,8 +64,10 @@ def frame_attention(
         raise ValueError(f"{k.shape=} does not hold {prompt_tokens=} and {slots=}")
     if q.shape[1] % slot_bias.shape[1]:
         raise ValueError(f"{q.shape=} does not split into groups of {slot_bias.shape=}")
-    if k.shape != v.shape or q.shape[2:] != k.shape[2:]:
+    if k.shape != v.shape or q.shape[::2] != k.shape[::2] or q.shape[3] != k.shape[3]:
         raise ValueError(f"{q.shape=}, {k.shape=} and {v.shape=} do not fit")
+    if slot_bias.shape[::2] != q.shape[::2]:
+        raise ValueError(f"{q.shape=} and {slot_bias.shape=} do not fit")
     if backend is not None and backend not in _BACKENDS:
         raise ValueError(f"{backend=} is none of {backends()}")
     automatic = ("cudnn", "xla") if jax.default_backend() == "gpu" else ("xla",)
