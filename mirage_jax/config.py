@@ -55,7 +55,7 @@ class DenoiserConfig:
     ring: int = 7
 
     def __post_init__(self):
-        if self.width % self.heads or (self.width // self.heads) % 4:
+        if self.heads < 1 or self.width % self.heads or self.head_width % 4:
             raise ValueError(
                 f"{self.width=} over {self.heads=} must give a head width that is a "
                 "multiple of 4"

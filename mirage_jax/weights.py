@@ -103,7 +103,7 @@ def _split(
 
 
 def _parts_of(path: Path) -> list[Path]:
-    return sorted(path.parent.glob(f"{path.stem}-*-of-*{path.suffix}"))
+    return sorted(path.parent.glob(f"{path.stem}-[0-9]*-of-[0-9]*{path.suffix}"))
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -200,6 +200,8 @@ def _read(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, str]]
 
 def _config(text: str, cls: type) -> Any:
     fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise TypeError(f"{text[:40]!r} names no settings")
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
 
@@ -222,7 +224,7 @@ def load_weights(
     try:
         config = _config(metadata["config"], config_class)
         shapes = flatten_shapes(jax.eval_shape(lambda: init(config)))
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise MirageError(
             f"{path} has a configuration that fits nothing ({error}): the file is "
             "from another version"
