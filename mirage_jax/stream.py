@@ -22,12 +22,13 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from mirage_jax import cache as frame_cache
 from mirage_jax import codec, flow
 from mirage_jax.cache import FrameCache
-from mirage_jax.config import DOWNSAMPLE, ModelConfig
+from mirage_jax.config import DOWNSAMPLE, TEXT_WIDTH, ModelConfig
 from mirage_jax.denoiser import denoise_frame, prompt_slots
 from mirage_jax.errors import MirageError
 
 Params = dict[str, Any]
 COMMITS = ("merged", "lagged", "clean")
+DTYPES = ("bfloat16", "float32")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +76,13 @@ class StreamConfig:
             raise MirageError(f"steps={self.steps}: choose one of {flow.STEP_COUNTS}")
         if self.commit not in COMMITS:
             raise MirageError(f"commit={self.commit!r}: choose one of {COMMITS}")
+        if self.batch < 1 or self.hold < 0:
+            raise MirageError(
+                f"batch={self.batch} hold={self.hold}: a batch has at least one "
+                "stream, and a source is held for 0 or more frames"
+            )
+        if self.dtype not in DTYPES:
+            raise MirageError(f"dtype={self.dtype!r}: choose one of {DTYPES}")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -113,8 +121,6 @@ def open_stream(
     key: Array,
 ) -> StreamState:
     """A fresh state with the prompt in its slots; stream b draws noise from key b."""
-    if prompt.shape != (stream.batch, prompt.shape[-1]):
-        raise ValueError(f"{prompt.shape=} does not fit {stream.batch=}")
     h, w = stream.grid
     patch, batch = model.denoiser.patch, stream.batch
     tokens = (h // patch) * (w // patch)
@@ -144,6 +150,8 @@ def set_prompt(
 ) -> StreamState:
     """Rewrites the prompt slots (of the chosen streams) and touches nothing else."""
     c, cache = model.denoiser, state.cache
+    if prompt.shape != (cache.k.shape[1], TEXT_WIDTH):
+        raise ValueError(f"{prompt.shape=} does not fit {cache.k.shape[1]} streams")
     k, v = prompt_slots(params["denoiser"], c, prompt, cache.k.dtype)
     if streams is not None:
         chosen = streams[None, :, None, None, None]
