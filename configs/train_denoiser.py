@@ -18,6 +18,7 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
         data="runs/data",
         codec="runs/codec/codec.safetensors",
         styler="",  # trained style network; empty: no neural styles
+        styles="",  # names with commas: the shipped styles that take part; empty: all
         vgg="",  # HED's VGG16 weights; empty: no perceptual term in the pixel stage
         init="",  # denoiser.safetensors to start from; empty: fresh weights
         model="default",  # a name in mirage_jax.config.MODELS

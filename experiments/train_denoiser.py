@@ -58,7 +58,8 @@ def _data(
 ) -> tuple[DenoiserData, tuple[str, ...]]:
     styler = load_styler(config.styler) if config.styler else None
     store, pairs = _pictures(config)
-    names = style_names(styler, pairs)
+    only = tuple(name for name in config.styles.split(",") if name)
+    names = style_names(styler, pairs, only)
     if config.data == "synthetic":
         # One random unit vector a style stands for its wordings.
         embeddings = np.random.default_rng(0).normal(size=(len(names), 1, TEXT_WIDTH))
@@ -74,6 +75,7 @@ def _data(
         styler=styler,
         vgg=load_vgg(config.vgg) if config.vgg else None,
         pairs=pairs,
+        only=only,
     )
     return data, names
 

@@ -19,7 +19,7 @@ from mirage_jax.config import ModelConfig
 from mirage_jax.data.pairs import PairStore, sample_pairs
 from mirage_jax.data.prompt_table import PromptTable
 from mirage_jax.data.store import FrameStore, sample_clips, sample_paths
-from mirage_jax.data.teachers import Style, shipped_styles
+from mirage_jax.data.teachers import Style, find_style, shipped_styles
 from mirage_jax.denoiser import Params, denoise_clip
 from mirage_jax.errors import MirageError
 from mirage_jax.training.history import HistoryAugmentation, corrupt_history
@@ -41,6 +41,7 @@ class DenoiserData:
       styler: parameters of the style network.
       vgg: parameters of the perceptual features (pixel stage).
       pairs: the users' own styles.
+      only: names of the shipped styles that take part; empty for all.
     """
 
     store: FrameStore
@@ -50,6 +51,7 @@ class DenoiserData:
     styler: Any = None
     vgg: Any = None
     pairs: PairStore | None = None
+    only: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,9 +122,17 @@ def prompt_rows(
     return table.train_embeddings[rows], table.train_counts[rows]
 
 
-def style_names(styler: Any, pairs: PairStore | None) -> tuple[str, ...]:
+def chosen_styles(styler: Any, only: tuple[str, ...] = ()) -> tuple[Style, ...]:
+    """The shipped styles named in `only`, or all; unknown ones raise `MirageError`."""
+    shipped = shipped_styles(styler)
+    return tuple(find_style(name, shipped) for name in only) if only else shipped
+
+
+def style_names(
+    styler: Any, pairs: PairStore | None, only: tuple[str, ...] = ()
+) -> tuple[str, ...]:
     """All styles of a batch, in the order of `DenoiserData.embeddings`."""
-    shipped = tuple(style.name for style in shipped_styles(styler))
+    shipped = tuple(style.name for style in chosen_styles(styler, only))
     return shipped + (pairs.styles if pairs is not None else ())
 
 
@@ -133,7 +143,9 @@ def _draw_clips(
     frames: list[Any] = [None] * len(styles)
     anchored: list[Any] = [None] * len(styles)
     size = (batch.size, batch.size)
-    for group, sample in enumerate((sample_clips, sample_paths)):
+    real = sample_clips if data.store.frames.shape[0] else sample_paths
+    made = sample_paths if data.store.photos.shape[0] else sample_clips
+    for group, sample in enumerate((real, made)):
         for compares in (False, True):
             # An old first frame would break effects that compare their frames.
             anchor = 0.0 if compares else batch.anchor_probability
@@ -158,7 +170,7 @@ def sample_pairs_of_styles(
     data: DenoiserData, key: Array, batch: ClipBatch
 ) -> tuple[Array, Array, Bool[Array, " s"]]:
     """One (source, styled) clip of every style, float32 [s, T, H, W, 3] in [0, 1]."""
-    styles = shipped_styles(data.styler)
+    styles = chosen_styles(data.styler, data.only)
     draw_key, start_key, effect_key, pair_key = jax.random.split(key, 4)
     frames, anchored = _draw_clips(data, draw_key, batch, styles)
     starts = jax.random.randint(start_key, (len(styles),), 0, INDEX_RANGE)
