@@ -1,0 +1,117 @@
+"""The test model with lively weights, and toy streams of it.
+
+A fresh denoiser predicts zeros and gates everything shut, so that any property would
+hold: the weights here are shaken. Programs are compiled once for all tests of a file.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mirage_jax.codec import init_codec
+from mirage_jax.config import MODELS
+from mirage_jax.denoiser import init_denoiser
+from mirage_jax.stream import StreamConfig, StreamState, make_step, open_stream
+
+MODEL = MODELS["test"]
+RING = MODEL.denoiser.ring
+REACH = RING * MODEL.denoiser.layers  # frames that a frame's influence lasts
+SIDE = 64
+CELLS = (SIDE // 16, SIDE // 16, MODEL.codec.channels)
+TOKENS = (SIDE // 32) ** 2
+
+
+def lively(shapes: Any, seed: int = 0) -> dict[str, Any]:
+    """Random weights of the given shapes, each kernel by its inputs; no compiling."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        values = rng.normal(size=leaf.shape)
+        if name == "kernel":
+            stacked = leaf.ndim == 3  # by layer
+            values /= np.prod(leaf.shape[stacked:-1]) ** 0.5
+        elif name in ("q_scale", "k_scale", "spread"):
+            values = 1 + 0.2 * values
+        else:
+            values *= 0.3
+        return jnp.asarray(values, jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@functools.cache
+def params() -> dict[str, Any]:
+    key = jax.random.key(0)
+    return {
+        "codec": lively(jax.eval_shape(lambda: init_codec(key, MODEL.codec)), 1),
+        "denoiser": lively(jax.eval_shape(lambda: init_denoiser(key, MODEL)), 2),
+    }
+
+
+def settings(**changes: Any) -> StreamConfig:
+    """Small frames; layers rolled up, because compiling is what takes time here."""
+    small: dict[str, Any] = {"dtype": "float32", "unroll": False}
+    return StreamConfig(SIDE, SIDE, **small | changes)
+
+
+# Frames this small run as fast, and compile in a third of the time.
+LAZY = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
+
+
+@functools.cache
+def step_of(stream: StreamConfig) -> Any:
+    """The compiled step: (params, state, source, arrived) -> (state, styled)."""
+    source = np.zeros((stream.batch, SIDE, SIDE, 3), np.uint8)
+    arrived = np.ones(stream.batch, bool)
+    step: Any = make_step(MODEL, stream)
+    lowered = step.lower(params(), start(stream), source, arrived)
+    return lowered.compile(compiler_options=LAZY)
+
+
+_open = jax.jit(open_stream, static_argnums=(1, 2))
+
+
+def prompts(count: int, seed: int = 0) -> jax.Array:
+    vectors = np.random.default_rng(seed).normal(size=(count, 384))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return jnp.asarray(vectors, jnp.float32)
+
+
+def start(stream: StreamConfig, seed: int = 0) -> StreamState:
+    words = prompts(stream.batch)
+    return _open(params(), MODEL, stream, words, jax.random.key(seed))
+
+
+def frames(count: int, batch: int = 1, seed: int = 0) -> np.ndarray:
+    """Source frames, uint8 [T, B, H, W, 3]."""
+    shape = (count, batch, SIDE, SIDE, 3)
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def play(
+    stream: StreamConfig,
+    clip: np.ndarray,
+    state: StreamState | None = None,
+    arrived: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, StreamState]:
+    """Pictures [T, B, H, W, 3], latents [T, B, h, w, C] and the state after a clip.
+
+    Latents say more than pictures, where rounding hides small influences.
+    """
+    if state is None:
+        state = start(stream)
+    if arrived is None:
+        arrived = np.ones(clip.shape[:2], bool)
+    pictures, latents = [], []
+    for source, came in zip(clip, arrived, strict=True):
+        state, picture = step_of(stream)(params(), state, source, came)
+        pictures.append(np.asarray(picture))
+        latents.append(np.asarray(state.styled))
+    return np.stack(pictures), np.stack(latents), state
