@@ -1,0 +1,353 @@
+"""Training the denoiser: pairs, prompts, history, the loss, and the whole script."""
+
+import dataclasses
+import functools
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy_model
+
+from mirage_jax.config import DenoiserConfig
+from mirage_jax.data.pairs import PairStore
+from mirage_jax.data.prompt_table import PromptTable
+from mirage_jax.data.store import synthetic_store
+from mirage_jax.denoiser import init_denoiser
+from mirage_jax.errors import MirageError
+from mirage_jax.flow import NoiseMix
+from mirage_jax.training import denoiser as training
+from mirage_jax.training.denoiser import ClipBatch, DenoiserData, DenoiserLoss
+from mirage_jax.training.history import HistoryAugmentation, corrupt_history
+from mirage_jax.weights import load_weights, model_folder
+
+MODEL = toy_model.MODEL
+ROOT = pathlib.Path(__file__).parent.parent
+STYLES = ("sepia", "low_light", "signal_loss")
+BATCH = ClipBatch(size=32, frames=4, anchor_probability=0.5, source_dropped=0.5)
+CLEAN = HistoryAugmentation(probability=0.0)
+DIRTY = HistoryAugmentation(probability=1.0)
+
+
+def pair_store() -> PairStore:
+    """A clip of one colour, styled to another."""
+    plain = lambda value: np.full((6, 48, 64, 3), value, np.uint8)  # noqa: E731
+    return PairStore(
+        source=plain(51),
+        styled=plain(204),
+        clip_start=np.zeros(1, np.int32),
+        clip_length=np.full(1, 6, np.int32),
+        clip_style=np.zeros(1, np.int32),
+        styles=("mine",),
+    )
+
+
+@functools.cache
+def data(with_pairs: bool = False, only: tuple[str, ...] = STYLES) -> DenoiserData:
+    pairs = pair_store() if with_pairs else None
+    names = training.style_names(None, pairs, only)
+    rng = np.random.default_rng(0)
+    return DenoiserData(
+        store=synthetic_store(jax.random.key(0)),
+        codec=toy_model.params()["codec"],
+        embeddings=jnp.asarray(rng.normal(size=(len(names), 3, 384)), jnp.float32),
+        counts=jnp.asarray(1 + np.arange(len(names)) % 3, jnp.int32),
+        pairs=pairs,
+        only=only,
+    )
+
+
+def compiled(function: Any, *operands: Any) -> Any:
+    lowered = jax.jit(function).lower(*operands)
+    return lowered.compile(compiler_options=toy_model.LAZY)
+
+
+@functools.cache
+def pair_sampler() -> Any:
+    draw = functools.partial(training.sample_pairs_of_styles, batch=BATCH)
+    return compiled(draw, data(with_pairs=True), jax.random.key(0))
+
+
+def test_every_style_gives_one_clip_and_the_users_come_last():
+    drawn = pair_sampler()(data(with_pairs=True), jax.random.key(1))
+    source, target, anchored = drawn
+    assert source.shape == target.shape == (4, 4, 32, 32, 3)
+    assert source.min() >= 0 and source.max() <= 1
+    assert target.min() >= 0 and target.max() <= 1
+    np.testing.assert_allclose(source[3], 0.2, atol=1e-3)
+    np.testing.assert_allclose(target[3], 0.8, atol=1e-3)
+    assert anchored.shape == (4,)
+    assert (np.abs(source - target).mean(axis=(1, 2, 3, 4)) > 0.001).all()
+
+
+def test_only_effects_that_compare_no_frames_open_with_an_old_one():
+    anchored = np.stack(
+        [
+            pair_sampler()(data(with_pairs=True), jax.random.key(seed))[2]
+            for seed in range(16)
+        ]
+    )
+    assert anchored[:, :2].any(axis=0).all() and not anchored[:, :2].all()
+    assert not anchored[:, 2].any(), "signal_loss looks at its earlier frames"
+    assert not anchored[:, 3].any(), "a user's effect may do so too"
+
+
+@pytest.mark.parametrize("lacking", ["clips", "photographs"])
+def test_a_store_of_one_kind_is_enough(lacking):
+    whole = data().store
+    empty = jnp.zeros((0, 48, 64, 3), jnp.uint8)
+    if lacking == "clips":
+        nothing = {name: jnp.zeros(0, jnp.int32) for name in ("clip_start",)}
+        store = dataclasses.replace(whole, frames=empty, **nothing)
+    else:
+        store = dataclasses.replace(whole, photos=empty)
+    part = dataclasses.replace(data(), store=store)
+    draw = functools.partial(training.sample_pairs_of_styles, batch=BATCH)
+    source, _, anchored = jax.eval_shape(draw, part, jax.random.key(0))
+    assert source.shape[0] == anchored.shape[0] == len(STYLES)
+
+
+def test_styles_are_chosen_by_name():
+    assert training.style_names(None, None, STYLES) == STYLES
+    assert training.style_names(None, pair_store())[-1] == "mine"
+    assert len(training.style_names(None, None)) == 11
+    with pytest.raises(MirageError, match="'sepja'"):
+        training.style_names(None, None, ("sepja",))
+
+
+def test_prompts_are_training_wordings_of_their_own_style():
+    keys = jax.random.split(jax.random.key(0), 64)
+    drawn = jax.jit(jax.vmap(lambda key: training.sample_prompts(data(), key)))(keys)
+    table, counts = np.asarray(data().embeddings), np.asarray(data().counts)
+    for style, count in enumerate(counts):
+        found = {row.tobytes() for row in np.asarray(drawn[:, style])}
+        assert found == {row.tobytes() for row in table[style, :count]}
+
+
+def test_prompt_rows_follow_the_order_of_the_styles():
+    table = PromptTable(
+        style_names=("a", "b", "c"),
+        train_texts=np.full((3, 2), "words"),
+        train_counts=np.array([2, 1, 2], np.int32),
+        train_embeddings=np.arange(3 * 2 * 384, dtype=np.float32).reshape(3, 2, 384),
+        held_out_texts=np.zeros((3, 0), str),
+        held_out_counts=np.zeros(3, np.int32),
+        held_out_embeddings=np.zeros((3, 0, 384), np.float32),
+    )
+    rows, counts = training.prompt_rows(table, ("c", "b"))
+    np.testing.assert_array_equal(rows, table.train_embeddings[[2, 1]])
+    np.testing.assert_array_equal(counts, [2, 1])
+    with pytest.raises(MirageError, match="no wordings for d"):
+        training.prompt_rows(table, ("a", "d"))
+
+
+def test_sources_are_only_lost_at_the_end_of_a_clip():
+    draw = functools.partial(training._presence, clips=512, batch=BATCH)
+    present = np.asarray(draw(jax.random.key(0)))
+    assert present.shape == (512, BATCH.frames)
+    assert present[:, 0].all(), "the first frame has a source"
+    assert (present[:, 1:] <= present[:, :-1]).all(), "what is lost stays lost"
+    assert 1 - present[:, -1].mean() == pytest.approx(0.5, abs=0.08)
+    lost = (~present).sum(axis=1)
+    assert set(lost) == set(range(BATCH.frames))
+    never = dataclasses.replace(BATCH, source_dropped=0.0)
+    assert training._presence(jax.random.key(0), 64, never).all()
+
+
+def numbers(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def corrupted(key: jax.Array, latents: np.ndarray, history: HistoryAugmentation) -> Any:
+    """All strengths are operands, so that one program serves every setting."""
+    strengths = {k: jnp.float32(v) for k, v in dataclasses.asdict(history).items()}
+    return history_program(latents.shape)(key, jnp.asarray(latents), strengths)
+
+
+@functools.cache
+def history_program(shape: tuple[int, ...]) -> Any:
+    def run(key, latents, strengths):
+        return corrupt_history(key, latents, HistoryAugmentation(**strengths))
+
+    strengths = {field.name: jnp.float32(0) for field in dataclasses.fields(CLEAN)}
+    return compiled(run, jax.random.key(0), jnp.zeros(shape), strengths)
+
+
+OFF = HistoryAugmentation(1.0, gain=0.0, shift=0.0, blur=0.0, noise=0.0, repeat=0.0)
+
+
+@pytest.mark.parametrize("settings", [CLEAN, OFF], ids=["no_clip", "no_part"])
+def test_history_without_corruption_is_left_alone(settings):
+    latents = numbers(3, 4, 4, 4, 8)
+    found = corrupted(jax.random.key(1), latents, settings)
+    np.testing.assert_array_equal(found, latents)
+
+
+@pytest.mark.parametrize("part", ["gain", "shift", "blur", "noise", "repeat"])
+def test_each_part_corrupts_history_in_its_own_way(part):
+    latents = numbers(3, 4, 4, 4, 8)
+    settings = dataclasses.replace(OFF, **{part: getattr(DIRTY, part) or 0.1})
+    found = np.asarray(corrupted(jax.random.key(5), latents, settings))
+    change = found - np.asarray(latents)
+    assert np.isfinite(found).all() and np.abs(change).max() > 1e-3
+    if part == "gain":
+        ratio = (found / np.asarray(latents)).reshape(3, -1)
+        np.testing.assert_allclose(ratio, ratio[:, :1].repeat(ratio.shape[1], 1), 1e-3)
+    if part == "shift":
+        np.testing.assert_allclose(change, change[:, :1, :1, :1] + 0 * change, 0, 1e-5)
+    if part == "blur":
+        assert found.std() < latents.std()
+    if part == "repeat":
+        before = np.asarray(latents)[:, [0, 0, 1, 2]]
+        kept = (found == np.asarray(latents)).all(axis=(2, 3, 4))
+        repeated = (found == before).all(axis=(2, 3, 4))
+        assert (kept | repeated).all() and not kept.all()
+
+
+def test_history_is_corrupted_for_its_share_of_clips():
+    latents = numbers(400, 2, 2, 2, 3)
+    found = corrupted(jax.random.key(1), latents, HistoryAugmentation(0.5))
+    changed = np.asarray(found != latents).any(axis=(1, 2, 3, 4))
+    assert changed.mean() == pytest.approx(0.5, abs=0.08)
+
+
+def test_targets_stay_clean_when_history_does_not(monkeypatch):
+    def echo(params, model, noisy, *rest, **named):
+        return params * noisy
+
+    monkeypatch.setattr(training, "denoise_clip", echo)
+    frames_with_data = NoiseMix(0.0, 1.0)
+    errors = {}
+    for name, history in (("clean", CLEAN), ("dirty", DIRTY)):
+        loss = DenoiserLoss(history=history, mix=frames_with_data)
+        run = training.make_denoiser_loss(MODEL, BATCH, loss, jnp.float32)
+        operands = jnp.float32(0), jax.random.key(3), data(), jnp.int32(0)
+        program = compiled(run, *operands)
+        for scale in (0.0, 1.0):
+            value, _ = program(jnp.float32(scale), *operands[1:])
+            errors[name, scale] = float(value)
+    # Against a prediction of nothing the error is the target's own power.
+    assert errors["clean", 0.0] == pytest.approx(errors["dirty", 0.0], rel=1e-6)
+    assert errors["clean", 1.0] != pytest.approx(errors["dirty", 1.0], rel=1e-3)
+
+
+def test_a_few_steps_on_one_batch_lower_the_loss():
+    loss = DenoiserLoss(latent=1.0, pixel_l1=0.5, pixel_mse=0.5)
+    run = training.make_denoiser_loss(MODEL, BATCH, loss, jnp.float32)
+
+    def descend(params, key, data):
+        (value, metrics), gradient = jax.value_and_grad(run, has_aux=True)(
+            params, key, data, jnp.int32(0)
+        )
+        norm = jnp.sqrt(sum(jnp.square(g).sum() for g in jax.tree.leaves(gradient)))
+        params = jax.tree.map(lambda p, g: p - 0.05 * g / norm, params, gradient)
+        return params, value, metrics
+
+    shapes = jax.eval_shape(lambda: init_denoiser(jax.random.key(0), MODEL))
+    params = toy_model.lively(shapes)
+    key = jax.random.key(0)
+    program = compiled(descend, params, key, data())
+    values = []
+    for _ in range(12):
+        params, value, metrics = program(params, key, data())
+        values.append(float(value))
+    assert np.isfinite(values).all()
+    assert values[-1] < 0.9 * values[0]
+    names = {"latent_32", "pixel_l1_32", "pixel_mse_32", "one_step_32"}
+    assert metrics.keys() == names
+    assert all(np.isfinite(x) and x >= 0 for x in metrics.values())
+    total = metrics["latent_32"] + 0.5 * (
+        metrics["pixel_l1_32"] + metrics["pixel_mse_32"]
+    )
+    assert values[-1] == pytest.approx(float(total), rel=1e-5)
+
+
+def config_of(stage: str = "diffusion") -> Any:
+    path = ROOT / "configs" / "train_denoiser.py"
+    spec = importlib.util.spec_from_file_location("train_denoiser_config", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(stage)
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ({"model": "huge"}, "'huge'"),
+        ({"styles": "sepja"}, "'sepja'"),
+        ({"codec": "no/such.safetensors"}, "no/such.safetensors"),
+        ({"init": "no/such.safetensors"}, "no/such.safetensors"),
+        ({"styler": "no/such.safetensors"}, "no/such.safetensors"),
+        ({"vgg": "no/such.npz"}, "no/such.npz"),
+        ({"data": "no/such"}, "no/such"),
+    ],
+)
+def test_wrong_settings_are_one_line(change, named):
+    from experiments.train_denoiser import run
+
+    config = config_of()
+    codec = str(model_folder("default") / "codec.safetensors")
+    small = {"data": "synthetic", "model": "test", "codec": codec, "sizes": (32,)}
+    config.update({**small, "pattern": (0,), **change})
+    with pytest.raises(MirageError, match=named) as raised:
+        run(config)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_stages_have_the_same_settings():
+    diffusion, pixel = config_of().to_dict(), config_of("pixel").to_dict()
+    assert diffusion.keys() == pixel.keys()
+    assert pixel["loss"]["pixel_l1"] > 0 == diffusion["loss"]["pixel_l1"]
+    with pytest.raises(ValueError, match="'third'"):
+        config_of("third")
+
+
+@pytest.mark.slow
+def test_the_script_trains_and_writes(tmp_path):
+    settings = {
+        "data": "synthetic",
+        "codec": "",
+        "model": "test",
+        "styles": "sepia,low_light",
+        "sizes": "32,",
+        "pattern": "0,",
+        "frames": "3",
+        "minutes": "0.0",
+        "steps": "4",
+        "log_every": "2",
+        "workdir": str(tmp_path),
+    }
+    # The compiler may be lazy: speed is not the question.
+    lazy = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    command = [sys.executable, "-m", "experiments.train_denoiser"]
+    command += [f"--config.{name}={value}" for name, value in settings.items()]
+    result = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": lazy},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "denoiser.safetensors: step 4" in result.stdout
+    init = functools.partial(_init, jax.random.key(0))
+    path = tmp_path / "denoiser.safetensors"
+    trained, config, _ = load_weights(path, DenoiserConfig, init)
+    assert config == MODEL.denoiser
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(trained))
+    assert trained["head"]["Dense_0"]["kernel"].any(), "the head has left zero"
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert {"loss", "latent_32", "one_step_32"} <= json.loads(lines[-1]).keys()
+
+
+def _init(key, config):
+    return init_denoiser(key, dataclasses.replace(MODEL, denoiser=config))
