@@ -131,14 +131,16 @@ def run(config: config_dict.ConfigDict) -> None:
         codec_params, codec_config, _ = load_codec(config.codec)
         model = dataclasses.replace(model, codec=codec_config)
     else:
-        codec_params = codec.init_codec(jax.random.key(0), model.codec)
+        init_codec = jax.jit(codec.init_codec, static_argnums=1)
+        codec_params = init_codec(jax.random.key(0), model.codec)
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     settings = TrainConfig(**{k: v for k, v in config.items() if k in fields})
     data, names = _data(config, codec_params)
 
     def fresh(denoiser: DenoiserConfig) -> Any:
         key = jax.random.key(config.seed)
-        return init_denoiser(key, dataclasses.replace(model, denoiser=denoiser))
+        full = dataclasses.replace(model, denoiser=denoiser)
+        return jax.jit(init_denoiser, static_argnums=1)(key, full)
 
     if config.init:
         params, denoiser, _ = load_weights(config.init, DenoiserConfig, fresh)

@@ -54,7 +54,7 @@ def draw_times(
 
 
 def draw_step_sizes(key: Array, tau: Float[Array, "B T"]) -> Float[Array, "B T"]:
-    """One of the trained step sizes for each frame, never past tau = 1."""
+    """One of the trained step sizes for each frame, the smallest where none fits."""
     sizes = 1.0 / jnp.asarray(STEP_COUNTS)
     drawn = sizes[jax.random.randint(key, tau.shape, 0, len(STEP_COUNTS))]
     return jnp.where(drawn <= 1 - tau, drawn, sizes[-1])

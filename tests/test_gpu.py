@@ -1,5 +1,7 @@
 """What only a GPU can show: run by `make test-gpu`, skipped elsewhere."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from pallas_kernels.frame_attention import EMPTY_SLOT, frame_attention, last_bac
 pytestmark = pytest.mark.gpu
 
 
-def operands(groups: int, slots: int, tokens: int, dtype: jnp.dtype):
+def operands(groups: int, slots: int, tokens: int, dtype: Any) -> tuple[Any, ...]:
     keys = jax.random.split(jax.random.key(0), 4)
     batch, heads, width, prompt = 2, 3, 64, 8
     q = jax.random.normal(keys[0], (batch, groups * tokens, heads, width), dtype)
