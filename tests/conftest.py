@@ -12,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
+from absl import flags
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,6 +28,22 @@ hypothesis.settings.register_profile(
     "reproducible", derandomize=True, deadline=None, database=None
 )
 hypothesis.settings.load_profile("reproducible")
+
+
+_set_flag = flags.FlagValues.__setitem__
+
+
+def _replace_flag(self: flags.FlagValues, name: str, flag: flags.Flag) -> None:
+    """Each script is a process of its own and may name its flags as it likes.
+
+    The tests import several into one process: there the last one has the name.
+    """
+    if name in self:
+        delattr(self, name)
+    _set_flag(self, name, flag)
+
+
+flags.FlagValues.__setitem__ = _replace_flag  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True)

@@ -213,7 +213,7 @@ def test_script_from_files_to_files(tmp_path, model, monkeypatch, capsys):
 
     monkeypatch.setattr(evaluate, "encode_text", encode)
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["evaluate"])
+        flags.FLAGS.mark_as_parsed()
     out = tmp_path / "quality.json"
     settings = {
         "model": str(folder),
@@ -259,7 +259,7 @@ def test_script_from_files_to_files(tmp_path, model, monkeypatch, capsys):
 
 def test_script_refuses_in_one_line(tmp_path):
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["evaluate"])
+        flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(model=str(tmp_path)), pytest.raises(SystemExit) as left:
         evaluate.main(["evaluate"])
     assert str(left.value).startswith("evaluate: no weights at")
