@@ -1,6 +1,7 @@
 """The evaluation from clips to the JSON file, with a random model at 64x64."""
 
 import dataclasses
+import importlib
 import json
 
 import jax
@@ -197,7 +198,14 @@ def test_score_of_a_known_error():
     np.testing.assert_allclose(scores.change[1:, 0] * 255, [10, 10], rtol=1e-4)
 
 
-def test_script_from_files_to_files(tmp_path, model, monkeypatch, capsys):
+@pytest.fixture
+def own_flags():
+    """The script's own flags, whatever script was imported after it."""
+    importlib.reload(evaluate)
+    flags.FLAGS.mark_as_parsed()
+
+
+def test_script_from_files_to_files(tmp_path, model, monkeypatch, capsys, own_flags):
     folder = tmp_path / "model"
     save_weights(folder / "codec.safetensors", model.params["codec"], CONFIG.codec)
     save_weights(
@@ -212,8 +220,6 @@ def test_script_from_files_to_files(tmp_path, model, monkeypatch, capsys):
         return np.ones((len(texts), TEXT_WIDTH), np.float32)
 
     monkeypatch.setattr(evaluate, "encode_text", encode)
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
     out = tmp_path / "quality.json"
     settings = {
         "model": str(folder),
@@ -257,9 +263,7 @@ def test_script_from_files_to_files(tmp_path, model, monkeypatch, capsys):
     ]
 
 
-def test_script_refuses_in_one_line(tmp_path):
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
+def test_script_refuses_in_one_line(tmp_path, own_flags):
     with flagsaver.flagsaver(model=str(tmp_path)), pytest.raises(SystemExit) as left:
         evaluate.main(["evaluate"])
     assert str(left.value).startswith("evaluate: no weights at")
