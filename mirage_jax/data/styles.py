@@ -177,15 +177,17 @@ def _strokes(images: Images, fraction: float) -> Images:
 
 def oil(images: Images) -> Images:
     """Thick paint: strokes that follow the shapes, rich colour, light on the relief."""
-    painted = _strokes(_strokes(images, 0.0055), 0.004)
+    painted = _strokes(_strokes(images, 0.006), 0.0045)
     # Some of the picture under the paint: eyes are smaller than a stroke.
-    painted = painted + 0.35 * (blur(images, 0.003) - painted)
-    painted = saturate(painted, 1.35)
+    painted = painted + 0.25 * (blur(images, 0.003) - painted)
     # Unsharp masking at the width of a stroke gives each stroke its own rim.
-    painted = painted + 0.5 * (painted - blur(painted, 0.010))
+    painted = painted + 0.6 * (painted - blur(painted, 0.010))
     right, down = gradient(blur(luma(painted), 0.003))
     relief = jnp.tanh(0.05 * (right + down))
-    return jnp.clip(painted * (1.04 + 0.16 * relief), 0.0, 1.0)
+    # Deep shadows and rich pigment under a warm varnish.
+    rich = saturate(painted + 0.4 * (ramp(painted, 0.0, 1.0) - painted), 1.4)
+    varnish = colour(images, (1.07, 0.99, 0.84))
+    return jnp.clip(rich * varnish * (1.0 + 0.16 * relief), 0.0, 1.0)
 
 
 def night(images: Images) -> Images:
