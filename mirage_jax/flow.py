@@ -54,10 +54,15 @@ def draw_times(
 
 
 def draw_step_sizes(key: Array, tau: Float[Array, "B T"]) -> Float[Array, "B T"]:
-    """One of the trained step sizes for each frame, the smallest where none fits."""
+    """One of the trained step sizes for each frame, the smallest where it is too long.
+
+    Nearly clean frames take no step any more; a commit writes them with the step size
+    of its stream, so that they get any.
+    """
     sizes = 1.0 / jnp.asarray(STEP_COUNTS)
     drawn = sizes[jax.random.randint(key, tau.shape, 0, len(STEP_COUNTS))]
-    return jnp.where(drawn <= 1 - tau, drawn, sizes[-1])
+    finished = tau > 1 - sizes[-1]
+    return jnp.where((drawn <= 1 - tau) | finished, drawn, sizes[-1])
 
 
 def noisy(
