@@ -27,7 +27,7 @@ _LONGEST_LOSS = 4
 # (cells along the short side, standard deviation) of the sensor noise: fine grain,
 # and the blotches that a camera's own denoiser and codec leave of it. One frame alone
 # cannot tell the blotches from the scene; eight frames can.
-_NOISE_OCTAVES = ((256, 0.075), (64, 0.040), (16, 0.022))
+_NOISE_OCTAVES = ((256, 0.075), (64, 0.055), (16, 0.040))
 _EXPOSURE = 0.25
 _BLACK_LEVEL = 0.06
 # Colour and strength of a trail, newest first.
