@@ -21,10 +21,12 @@ from PIL import Image
 from mirage_jax.errors import MirageError
 from mirage_jax.training.checkpoint import Checkpoints
 from mirage_jax.training.loop import (
+    MUON_UPDATE,
     TrainConfig,
     TrainState,
     init_state,
     learning_rate_at,
+    optimiser,
     train,
 )
 from mirage_jax.training.signals import StopSignal
@@ -306,6 +308,56 @@ def test_minutes_bound_the_run_and_end_the_schedule(tmp_path):
     assert same(run(tmp_path, config), state)
 
 
+def test_muon_takes_steps_of_one_size_in_every_direction():
+    config = dataclasses.replace(CONFIG, optimiser="muon", weight_decay=0.0)
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    params = {
+        "block": {"kernel": draw(2, 6, 16), "bias": draw(2, 16)},
+        "conv": {"kernel": draw(3, 3, 2, 4)},
+        "head": {"kernel": draw(6, 4)},
+    }
+    # Gradients of very unequal strength in their directions.
+    strength = jnp.geomspace(0.05, 1.0, 6)[None, :, None]
+    gradient = jax.tree.map(lambda x: 0.1 * draw(*x.shape), params)
+    gradient["block"]["kernel"] *= strength
+    gradient["conv"]["kernel"] *= jnp.geomspace(0.05, 1.0, 4)[None, None, None]
+    tx = optimiser(config)
+    updates, _ = tx.update(gradient, tx.init(params), params)
+    for name, matrix in (
+        ("block", updates["block"]["kernel"][0]),
+        ("conv", updates["conv"]["kernel"].reshape(18, 4)),
+    ):
+        spread = np.linalg.svd(np.asarray(matrix), compute_uv=False)
+        # Five Newton-Schulz steps bring all singular values near one another only.
+        assert spread.max() < 3 * spread.min(), name
+        rms = np.sqrt(np.square(np.asarray(matrix)).mean())
+        assert rms == pytest.approx(MUON_UPDATE, rel=0.4), name
+    # Dense layers at the ends and biases go to AdamW: its first step is the sign, and
+    # with Nesterov's momentum a little longer than the rate.
+    for leaf, slope in (
+        (updates["head"]["kernel"], gradient["head"]["kernel"]),
+        (updates["block"]["bias"], gradient["block"]["bias"]),
+    ):
+        np.testing.assert_allclose(leaf, -1.474 * np.sign(slope), rtol=1e-2)
+
+
+def test_a_run_with_muon_learns_and_its_checkpoints_can_be_read(tmp_path):
+    config = dataclasses.replace(CONFIG, optimiser="muon")
+    params = {"layers": {"kernel": jax.random.normal(jax.random.key(1), (2, 4, 4))}}
+
+    def quadratic(params, key, data, step):
+        return jnp.square(params["layers"]["kernel"]).mean(), {}
+
+    def train_it():
+        return train(tmp_path, config, params, [quadratic], lambda step: 0, DATA)
+
+    state = train_it()
+    before, after = (x["layers"]["kernel"] for x in (params, state.params))
+    assert np.linalg.norm(after) < 0.95 * np.linalg.norm(before)
+    assert same(train_it(), state), "the finished run is only read"
+
+
 def test_two_devices_average_their_gradients():
     program = """
         import sys, tempfile
@@ -333,7 +385,7 @@ def test_two_devices_average_their_gradients():
             assert not np.allclose(both[0]["w"], both[1]["w"])
             updates, memory = tx.update(mean, memory, params)
             rate = loop.learning_rate_at(config, step, step / 2)
-            params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
+            params = jax.tree.map(lambda p, u: p + rate * u, params, updates)
         for name in params:
             np.testing.assert_allclose(found.params[name], params[name], rtol=1e-5)
         print("equal")

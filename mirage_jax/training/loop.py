@@ -2,9 +2,9 @@
 
 One step is one XLA program under `jax.shard_map`: every device draws its own batch
 with its own key from the replicated data, gradients and metrics are averaged, and the
-optimiser (AdamW of Loshchilov and Hutter, 2019, after a clip of the global norm) and
-the running average of the weights run replicated. Master weights are float32; a loss
-casts to bfloat16 by itself.
+optimiser (AdamW of Loshchilov and Hutter, 2019, or Muon of Jordan et al., 2024, after a
+clip of the global norm) and the running average of the weights run replicated. Master
+weights are float32; a loss casts to bfloat16 by itself.
 
 The host never waits for the step it has just started: the metrics of a step are read
 `RUN_AHEAD` steps later, which keeps the device busy and yet bounds how far a stopped
@@ -35,6 +35,9 @@ from mirage_jax.training.signals import StopSignal
 RUN_AHEAD = 4
 """Steps that may be in flight before the host waits for the oldest one."""
 
+MUON_UPDATE = 0.4
+"""Root mean square of Muon's updates, in learning rates."""
+
 
 class LossFn(Protocol):
     """`(params, key, data, step) -> (scalar loss, {name: scalar metric})`.
@@ -58,11 +61,13 @@ class TrainConfig:
 
     Warm-up is over `warmup_steps`; then the rate is constant until the fraction
     `decay_start` of the run and falls to `final_fraction` of itself, on a line or on
-    a cosine. `ema` is the decay of the running average of the weights.
+    a cosine. `ema` is the decay of the running average of the weights. `optimiser` is
+    "adamw", or "muon" for the matrices inside of a network and AdamW for the rest.
     """
 
     steps: int = 1000
     minutes: float = 0.0
+    optimiser: str = "adamw"
     learning_rate: float = 1e-3
     warmup_steps: int = 200
     decay_start: float = 0.0
@@ -84,6 +89,8 @@ class TrainConfig:
                 f"nothing to train: steps={self.steps}, minutes={self.minutes}; "
                 "give at least 1 step or more than 0 minutes"
             )
+        if self.optimiser not in ("adamw", "muon"):
+            raise MirageError(f"optimiser={self.optimiser!r}: choose 'adamw' or 'muon'")
         if self.decay not in ("linear", "cosine"):
             raise MirageError(f"decay={self.decay!r}: choose 'linear' or 'cosine'")
         for name in ("decay_start", "final_fraction", "ema"):
@@ -119,13 +126,40 @@ def learning_rate_at(config: TrainConfig, step: int, progress: float) -> float:
     return config.learning_rate * warmup * (1.0 - (1.0 - config.final_fraction) * fall)
 
 
+def _hidden_matrices(params: Any) -> Any:
+    """Which axes of a leaf Muon takes as a matrix; None leaves it to AdamW.
+
+    Matrices are the kernels of a transformer's blocks, [L, in, out], and those of
+    convolutions, [h, w, in, out]. Dense layers outside of blocks stand at the ends.
+    """
+
+    def matrix(path: Any, leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
+        if path[-1] != jax.tree_util.DictKey("kernel") or leaf.ndim not in (3, 4):
+            return None
+        inputs = (0, 1, 2) if leaf.ndim == 4 else 1
+        return optax.contrib.MuonDimensionNumbers(inputs, leaf.ndim - 1)
+
+    return jax.tree_util.tree_map_with_path(matrix, params)
+
+
 def optimiser(config: TrainConfig) -> optax.GradientTransformation:
-    """AdamW up to the learning rate, which the host gives to each step."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.scale_by_adam(b1=config.b1, b2=config.b2),
-        optax.add_decayed_weights(config.weight_decay),
-    )
+    """The chosen one at learning rate 1; the host gives the rate to each step."""
+    if config.optimiser == "muon":
+        descend = optax.contrib.muon(
+            learning_rate=1.0,
+            weight_decay=config.weight_decay,
+            adam_b1=config.b1,
+            adam_b2=config.b2,
+            adam_weight_decay=config.weight_decay,
+            muon_weight_dimension_numbers=_hidden_matrices,
+            # 0.2 would make updates as large as AdamW's (Liu et al. 2025).
+            consistent_rms=MUON_UPDATE,
+        )
+    else:
+        descend = optax.adamw(
+            1.0, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
+        )
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), descend)
 
 
 def init_state(config: TrainConfig, params: Any) -> TrainState:
@@ -165,7 +199,7 @@ def make_step(config: TrainConfig, loss: LossFn, mesh: Mesh) -> Callable[..., An
         metrics["gradient_norm"] = optax.tree.norm(gradient)
 
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-        params = jax.tree.map(lambda p, u: p - learning_rate * u, state.params, updates)
+        params = jax.tree.map(lambda p, u: p + learning_rate * u, state.params, updates)
         # Early on the average must follow quickly, or it is mostly the initial weights.
         count = state.step.astype(jnp.float32)
         decay = jnp.minimum(config.ema, (1 + count) / (10 + count))
