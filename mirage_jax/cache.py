@@ -30,7 +30,7 @@ class FrameCache:
     Attributes:
       k, v: keys (normalised and rotated) and values, [L, B, P + (R + 2) * N, K, E].
       age: frames since the slot was written, per stream; `EMPTY` for none. Column 0
-        is the anchor (whose age only says whether it is there), the rest the ring.
+        is the anchor, the rest the ring.
       cursor: ring slot of the current frame, shared by all streams.
     """
 
@@ -95,7 +95,9 @@ def age_bias(
     frames = jnp.concatenate(
         [jnp.broadcast_to(anchor[:, None], (*lead, 1)), ring], axis=-1
     )
-    seen = (age != EMPTY)[None, :, None, :]
+    # The anchor is the ring's frame 0 until that leaves the ring; it is seen once.
+    anchored = age[:, :1] >= by_age.shape[-1]
+    seen = jnp.concatenate([anchored, age[:, 1:] != EMPTY], axis=1)[None, :, None, :]
     frames = jnp.where(seen, frames, EMPTY_SLOT)
     prompt = jnp.broadcast_to(prompt[:, None], (*lead, 1))
     return jnp.concatenate([prompt, frames], axis=-1)[:, :, None]
@@ -126,5 +128,6 @@ def keep_anchor(
         )
 
     is_anchor = (jnp.arange(cache.age.shape[1]) == 0)[None]
-    age = jnp.where(streams[:, None] & is_anchor, 0, cache.age)
+    since = jnp.take(cache.age, slot + 1, axis=1)[:, None]
+    age = jnp.where(streams[:, None] & is_anchor, since, cache.age)
     return dataclasses.replace(cache, k=copy(cache.k), v=copy(cache.v), age=age)

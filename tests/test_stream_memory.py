@@ -107,6 +107,19 @@ def test_the_anchor_keeps_the_first_frame(commit):
         assert not without[REACH + 1 :].any()
 
 
+def test_the_first_frame_is_seen_once_whether_ring_or_anchor_holds_it():
+    # Training shows it in one place only, so a stream must not count it twice.
+    bias = jnp.zeros((1, 1, RING + 3))
+    state = play(settings(anchor=True), frames(1))[2]
+    cache = state.cache
+    for age in range(1, 2 * RING):
+        cache = frame_cache.advance(cache)
+        seen = np.isfinite(frame_cache.age_bias(bias, cache.age))[0, 0, 0, 0]
+        anchor, ring = seen[1], seen[2:][np.asarray(cache.age)[0, 1:] == age]
+        assert anchor == (age > RING), age
+        assert ring.all() and len(ring) == (age <= RING), age
+
+
 def test_without_memory_every_frame_is_a_stream_of_its_own():
     clip = frames(RING + 2)
     found = play(settings(memory=False), clip)[1]
