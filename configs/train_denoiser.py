@@ -26,21 +26,22 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
         # The frame sizes and which of them the steps use in turn.
         sizes=(512, 256),
         pattern=(0, 0, 0, 1),
-        frames=8,
+        frames=16,  # twice the ring, see "What running it taught" in docs/design.md
         anchor_probability=0.2,
         source_dropped=0.1,
         # Uses of a clip in a step, each with its own noise.
-        draws=1 if pixel else 2,
+        draws=1,
         loss=dict(
             latent=0.3 if pixel else 1.0,
             pixel_l1=2.0 if pixel else 0.0,
             pixel_mse=4.0 if pixel else 0.0,
             perceptual=0.05 if pixel else 0.0,
+            decoded=4 if pixel else 1,
             missing_source=0.25,
         ),
         mix=dict(
-            all_noise=0.6 if pixel else 0.35,
-            shared=0.2,
+            all_noise=0.65 if pixel else 0.45,
+            shared=0.1 if pixel else 0.15,
             frame_noise=0.35,
             frame_clean=0.25,
             clean_from=0.75,
@@ -48,13 +49,15 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
         history=dict(
             probability=0.5, gain=0.1, shift=0.15, blur=0.5, noise=0.3, repeat=0.1
         ),
+        prompts=dict(mix=0.5, noise=1.0),
         steps=60_000,
-        minutes=2.0 if pixel else 8.0,  # 0: by steps, then a killed run goes on exactly
-        learning_rate=2e-4 if pixel else 8e-4,
-        warmup_steps=50 if pixel else 300,
-        decay_start=0.0 if pixel else 0.55,
+        minutes=9.0 if pixel else 10.0,  # 0: by steps, then a killed run goes on exactly
+        optimiser="muon",
+        learning_rate=1e-3 if pixel else 2e-3,
+        warmup_steps=100 if pixel else 300,
+        decay_start=0.25 if pixel else 0.7,
         decay="linear",
-        final_fraction=0.03,
+        final_fraction=0.02 if pixel else 0.4,
         b1=0.9,
         b2=0.99,
         weight_decay=0.01,

@@ -38,19 +38,23 @@ from mirage_jax.training.denoiser import (
     DenoiserData,
     DenoiserLoss,
     make_denoiser_loss,
-    prompt_rows,
     sample_pairs_of_styles,
-    sample_prompts,
     style_names,
 )
 from mirage_jax.training.history import HistoryAugmentation
 from mirage_jax.training.loop import TrainConfig, train
+from mirage_jax.training.prompts import (
+    PromptAugmentation,
+    prompt_rows,
+    sample_prompts,
+)
 from mirage_jax.training.vgg import load_vgg
 from mirage_jax.weights import load_codec, load_weights, save_weights
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/train_denoiser.py")
 
 _PICTURED_FRAMES = (0, -1)  # of each style's clip
+_PLAIN_WORDING = PromptAugmentation(mix=0.0, noise=0.0)
 
 
 def _data(
@@ -107,7 +111,7 @@ def _picture(
             jnp.ones((clips, frames), bool),
             jnp.zeros((clips, frames)),
             jnp.ones((clips, frames)),
-            sample_prompts(data, key),
+            sample_prompts(data.embeddings, data.counts, key, _PLAIN_WORDING),
             anchored,
             dtype=jnp.bfloat16,
         )
@@ -151,6 +155,7 @@ def run(config: config_dict.ConfigDict) -> None:
         **config.loss,
         mix=NoiseMix(**config.mix),
         history=HistoryAugmentation(**config.history),
+        prompts=PromptAugmentation(**config.prompts),
     )
     # Real clips and photographs change places between styles every other round.
     batches = [

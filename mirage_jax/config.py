@@ -43,6 +43,9 @@ class DenoiserConfig:
       patch: latent cells per token along each side.
       prompt_tokens: P, keys that a prompt takes in every layer.
       prompt_width: width of the prompt tokens before each layer's projection.
+      prompt_hidden: width between the sentence embedding and the choice of codes.
+      prompt_codes: learnt looks that a prompt chooses among and mixes.
+      refine_width: channels of the convolutions at the end, a multiple of 4.
       ring: past frames that the ring remembers beside the current one.
     """
 
@@ -52,6 +55,9 @@ class DenoiserConfig:
     patch: int = 2
     prompt_tokens: int = 8
     prompt_width: int = 128
+    prompt_hidden: int = 256
+    prompt_codes: int = 64
+    refine_width: int = 128
     ring: int = 7
 
     def __post_init__(self):
@@ -60,6 +66,8 @@ class DenoiserConfig:
                 f"{self.width=} over {self.heads=} must give a head width that is a "
                 "multiple of 4"
             )
+        if self.refine_width < 4 or self.refine_width % 4:
+            raise ValueError(f"{self.refine_width=} must be a multiple of 4 from 4 on")
 
     @property
     def head_width(self) -> int:
@@ -79,21 +87,29 @@ MODELS: dict[str, ModelConfig] = {
     "test": ModelConfig(
         CodecConfig(8, (8, 8, 16), (1, 1, 1), (16, 8, 8, 8), (1, 1, 1, 1)),
         DenoiserConfig(
-            width=32, layers=2, heads=2, prompt_tokens=4, prompt_width=16, ring=3
+            width=32,
+            layers=2,
+            heads=2,
+            prompt_tokens=4,
+            prompt_width=16,
+            prompt_hidden=32,
+            prompt_codes=8,
+            refine_width=8,
+            ring=3,
         ),
     ),
-    # 18.7 M parameters: the shipped weights.
+    # 19.0 M parameters: the shipped weights.
     "default": ModelConfig(),
     # About 130 M parameters.
     "base": ModelConfig(
         denoiser=DenoiserConfig(
-            width=768, layers=18, heads=12, prompt_tokens=16, prompt_width=128
+            width=768, layers=18, heads=12, prompt_tokens=16, refine_width=192
         )
     ),
     # About 880 M parameters: the size of MirageLSD's class.
     "lsd_880m": ModelConfig(
         denoiser=DenoiserConfig(
-            width=1536, layers=30, heads=12, prompt_tokens=32, prompt_width=128
+            width=1536, layers=30, heads=12, prompt_tokens=32, refine_width=256
         )
     ),
 }

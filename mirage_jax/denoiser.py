@@ -2,9 +2,11 @@
 
 A DiT (Peebles & Xie 2023) over the tokens of the frames in one pass. Each token is a
 patch of the noisy latent joined on channels with the same patch of the source latent.
-Inside a frame positions are 2-D RoPE; between frames the only position is the slot
-bias by age (see `cache`). Flow time and step size enter by adaLN with one projection
-shared by all layers plus a small table a layer. The network predicts the clean latent.
+Inside a frame positions are 2-D RoPE and, for looks that depend on where in the picture
+something is, the token's place in the frame; between frames the only position is the
+slot bias by age (see `cache`). Flow time, step size and frame size enter by adaLN with
+one projection shared by all layers plus a small table a layer. The network predicts the
+clean latent.
 
 The same blocks run in two ways: `denoise_clip` takes all frames of a training clip at
 once, block-causal; `denoise_frame` takes the current frame (and, for the lagged commit,
@@ -12,6 +14,7 @@ the previous one) against the frame cache.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,12 +25,14 @@ from jaxtyping import Array, Bool, Float
 
 from mirage_jax.cache import FrameCache, slot_start
 from mirage_jax.config import TEXT_WIDTH, DenoiserConfig, ModelConfig
+from mirage_jax.prompt_encoder import PromptEncoder
 from pallas_kernels.frame_attention import EMPTY_SLOT, frame_attention
 
 Params = dict[str, Any]
 MODULATIONS = 6  # shift, scale and gate of the attention and of the MLP branch
 TIME_FEATURES = 64  # sines and cosines of flow time and of step size, each
 ROPE_BASE = 100.0  # the longest wave spans a few hundred tokens: any sane frame
+REFERENCE_CELLS = 32  # short side of the latent grid of a 512x512 frame
 
 
 def rms_norm(x: Array, scale: Array | None = None) -> Array:
@@ -84,15 +89,35 @@ def _fourier(x: Array) -> Array:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
+def place_features(height: int, width: int) -> Float[Array, "N F"]:
+    """Where each token lies in the frame: smooth functions of its two coordinates.
+
+    Coordinates run from -1 to 1 along each side, so that a vignette is the same
+    function at every size and shape of frame.
+    """
+    down = (jnp.arange(height) + 0.5) / height * 2 - 1
+    right = (jnp.arange(width) + 0.5) / width * 2 - 1
+    place = jnp.stack([jnp.repeat(down, width), jnp.tile(right, height)], axis=-1)
+    waves = [place * (jnp.pi / 2 * octave) for octave in (1, 2, 4)]
+    squares = jnp.square(place).sum(-1, keepdims=True)
+    parts = [place, squares, *map(jnp.sin, waves), *map(jnp.cos, waves)]
+    return jnp.concatenate(parts, axis=-1)
+
+
 class Conditioning(nn.Module):
-    """Flow time and step size of each frame to modulation, shared by all layers."""
+    """Flow time, step size and size of each frame to modulation, for all layers.
+
+    The frame's size counts in octaves below 512 pixels: a stroke is a fraction of the
+    frame, while a token is always 32 pixels wide.
+    """
 
     config: DenoiserConfig
     dtype: Any
 
     @nn.compact
-    def __call__(self, tau, step_size):
-        features = jnp.concatenate([_fourier(tau), _fourier(step_size)], axis=-1)
+    def __call__(self, tau, step_size, octave):
+        size = jnp.full((*tau.shape, 1), octave, jnp.float32)
+        features = jnp.concatenate([_fourier(tau), _fourier(step_size), size], axis=-1)
         x = nn.silu(nn.Dense(self.config.width, dtype=self.dtype)(features))
         x = nn.silu(nn.Dense(self.config.width, dtype=self.dtype)(x))
         zeros = nn.initializers.zeros
@@ -167,28 +192,55 @@ class Stem(nn.Module):
         both = jnp.concatenate([noisy, source], axis=-1)
         tokens = patchify(both.astype(self.dtype), c.patch)
         x = nn.Dense(c.width, dtype=self.dtype)(tokens)
+        height, width = (side // c.patch for side in noisy.shape[2:4])
+        place = nn.Dense(
+            c.width,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.zeros,
+            name="place",
+        )
+        x = x + place(place_features(height, width))[None, None]
         missing = missing.astype(self.dtype)[None, None, None]
         return x + (1 - gate).astype(self.dtype) * missing
 
 
 class Head(nn.Module):
-    """Tokens to the predicted clean latent, float32."""
+    """Tokens to the predicted clean latent, float32.
+
+    Tokens say what belongs where; a few convolutions on the latent grid, which see the
+    source beside them, put it there: edges run across tokens.
+    """
 
     config: DenoiserConfig
     channels: int
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, modulation, height, width):
+    def __call__(self, x, modulation, source, present):
+        c = self.config
+        height, width = source.shape[2:4]
         m = modulation[:, :, :, None]
         y = rms_norm(x) * (1 + m[:, :, 1]) + m[:, :, 0]
-        patch = self.config.patch
-        y = nn.Dense(
-            patch * patch * self.channels,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.zeros,
-        )(y)
-        return unpatchify(y.astype(jnp.float32), height, width, patch)
+        zeros = nn.initializers.zeros
+
+        def cells(channels, **kw):
+            dense = nn.Dense(c.patch**2 * channels, dtype=self.dtype, **kw)
+            return unpatchify(dense(y), height, width, c.patch)
+
+        def convolve(width, **kw):
+            return nn.Conv(width, (3, 3), dtype=self.dtype, **kw)
+
+        coarse = cells(self.channels, kernel_init=zeros)
+        local = cells(c.refine_width // 4)
+        gate = present.astype(jnp.float32)[:, :, None, None, None]
+        beside = (source * gate).astype(self.dtype)
+        z = jnp.concatenate([coarse, local, beside], axis=-1)
+        z = z.reshape(-1, *z.shape[2:])  # [B G, h, w, c]
+        z = convolve(c.refine_width)(z)
+        z = z + convolve(c.refine_width)(nn.silu(z))
+        z = convolve(self.channels, kernel_init=zeros)(nn.silu(z))
+        return coarse.astype(jnp.float32) + z.reshape(coarse.shape).astype(jnp.float32)
 
 
 def init_denoiser(key: Array, config: ModelConfig) -> Params:
@@ -214,14 +266,14 @@ def init_denoiser(key: Array, config: ModelConfig) -> Params:
     bias = jnp.concatenate([jnp.zeros(2), ages])
     return {
         "stem": Stem(c, f32).init(keys[0], latents, latents, tau)["params"],
-        "conditioning": Conditioning(c, f32).init(keys[1], tau, tau)["params"],
-        "prompt": nn.Dense(c.prompt_tokens * c.prompt_width).init(
-            keys[2], jnp.zeros((1, TEXT_WIDTH))
-        )["params"],
+        "conditioning": Conditioning(c, f32).init(keys[1], tau, tau, 0.0)["params"],
+        "prompt": PromptEncoder(c, f32).init(keys[2], jnp.zeros((1, TEXT_WIDTH)))[
+            "params"
+        ],
         "blocks": jax.vmap(init_block)(jax.random.split(keys[3], c.layers))["params"],
         "slot_bias": jnp.tile(bias, (c.layers, c.heads, 1)),
         "head": Head(c, channels, f32).init(
-            keys[4], x, jnp.zeros((1, 1, 2, c.width)), c.patch, c.patch
+            keys[4], x, jnp.zeros((1, 1, 2, c.width)), latents, tau
         )["params"],
     }
 
@@ -230,10 +282,9 @@ def prompt_tokens(
     params: Params, config: DenoiserConfig, prompt: Float[Array, "B 384"], dtype: Any
 ) -> Float[Array, "B P prompt_width"]:
     """Sentence embeddings (unit length) to prompt tokens."""
-    dense = nn.Dense(config.prompt_tokens * config.prompt_width, dtype=dtype)
-    # Unit vectors of 384 numbers are small: bring them to unit spread.
-    flat = dense.apply({"params": params["prompt"]}, prompt * TEXT_WIDTH**0.5)
-    return flat.reshape(-1, config.prompt_tokens, config.prompt_width)
+    encoder = PromptEncoder(config, dtype)
+    tokens: Array = encoder.apply({"params": params["prompt"]}, prompt)
+    return tokens
 
 
 def prompt_slots(
@@ -250,9 +301,10 @@ def prompt_slots(
     return k.astype(dtype), v.astype(dtype)
 
 
-def _conditioning(params, config, tau, step_size, dtype):
+def _conditioning(params, config, tau, step_size, grid, dtype):
     module = Conditioning(config, dtype)
-    return module.apply({"params": params["conditioning"]}, tau, step_size)
+    octave = math.log2(min(grid) / REFERENCE_CELLS)
+    return module.apply({"params": params["conditioning"]}, tau, step_size, octave)
 
 
 def clip_slot_bias(
@@ -295,7 +347,7 @@ def denoise_clip(
     c = config.denoiser
     b, frames, height, width, channels = noisy.shape
     x = Stem(c, dtype).apply({"params": params["stem"]}, noisy, source, present)
-    modulation, last = _conditioning(params, c, tau, step_size, dtype)
+    modulation, last = _conditioning(params, c, tau, step_size, (height, width), dtype)
     tokens = prompt_tokens(params, c, prompt, dtype)
     angles = rope_angles(height // c.patch, width // c.patch, c.head_width)
     angles = jnp.tile(angles, (frames, 1))
@@ -324,7 +376,7 @@ def denoise_clip(
 
     x, _ = jax.lax.scan(layer, x, (params["blocks"], params["slot_bias"]))
     head = Head(c, channels, dtype)
-    return head.apply({"params": params["head"]}, x, last, height, width)
+    return head.apply({"params": params["head"]}, x, last, source, present)
 
 
 def denoise_frame(
@@ -357,7 +409,7 @@ def denoise_frame(
         for back in range(groups - 1, -1, -1)
     ]
     x = Stem(c, dtype).apply({"params": params["stem"]}, noisy, source, present)
-    modulation, last = _conditioning(params, c, tau, step_size, dtype)
+    modulation, last = _conditioning(params, c, tau, step_size, (height, width), dtype)
     angles = rope_angles(height // c.patch, width // c.patch, c.head_width)
     angles = jnp.tile(angles, (groups, 1))
     block = Block(c, dtype)
@@ -391,5 +443,5 @@ def denoise_frame(
     layers = (jnp.arange(c.layers), params["blocks"], slot_bias)
     (x, k, v), _ = jax.lax.scan(layer, (x, cache.k, cache.v), layers, unroll=unroll)
     head = Head(c, channels, dtype)
-    latents = head.apply({"params": params["head"]}, x, last, height, width)
+    latents = head.apply({"params": params["head"]}, x, last, source, present)
     return latents, dataclasses.replace(cache, k=k, v=v)

@@ -50,6 +50,37 @@ def test_rope_sees_only_where_one_token_lies_from_another():
     assert len(np.unique(np.round(firsts, 4))) > 0.9 * len(firsts)
 
 
+def test_places_are_the_same_function_of_the_frame_at_every_size():
+    small = np.asarray(denoiser.place_features(4, 6)).reshape(4, 6, -1)
+    large = np.asarray(denoiser.place_features(12, 18)).reshape(12, 18, -1)
+    # The middle token of three by three has the centre of the one it stands for.
+    np.testing.assert_allclose(large[1::3, 1::3], small, atol=1e-5)
+    rows = small.reshape(24, -1)
+    apart = np.abs(rows[:, None] - rows[None]).max(-1) + np.eye(24)
+    assert apart.min() > 0.1, "no two tokens have the same features"
+
+
+@pytest.mark.parametrize("part", ["place", "octave"])
+def test_place_and_frame_size_matter(part):
+    weights = toy_model.params()["denoiser"]
+    name = "stem" if part == "place" else "conditioning"
+    changed = jax.tree.map(jnp.copy, weights)
+    if part == "place":
+        changed[name]["place"]["kernel"] *= 0
+    else:
+        # The last row of the first layer reads the octave; 64 pixels are -3 of them.
+        kernel = changed[name]["Dense_0"]["kernel"]
+        changed[name]["Dense_0"]["kernel"] = kernel.at[-1].set(0)
+    operands = [x[:1, :1] for x in clip_operands()[:5]] + [toy_model.prompts(1)]
+    anchored = jnp.zeros(1, bool)
+
+    def run(weights):
+        return denoise_clip(weights, MODEL, *operands, anchored)
+
+    program = jax.jit(run).lower(weights).compile(compiler_options=toy_model.LAZY)
+    assert np.abs(program(weights) - program(changed)).max() > 1e-3
+
+
 def test_the_slot_bias_of_a_clip_is_that_of_a_loop():
     heads, ring, count = 2, 2, 6
     bias = np.random.default_rng(0).normal(size=(heads, ring + 3)).astype(np.float32)
@@ -200,6 +231,12 @@ def test_heads_that_cannot_be_rotated_are_refused(change):
     sizes = {"width": 32, "heads": 2} | change
     with pytest.raises(ValueError, match="self.width="):
         DenoiserConfig(**sizes)
+
+
+@pytest.mark.parametrize("width", [0, 2, 10])
+def test_a_refine_width_that_does_not_split_is_refused(width):
+    with pytest.raises(ValueError, match=f"refine_width={width}"):
+        DenoiserConfig(refine_width=width)
 
 
 def test_configurations_cannot_be_changed():

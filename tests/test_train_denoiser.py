@@ -18,7 +18,6 @@ import toy_model
 
 from mirage_jax.config import DenoiserConfig
 from mirage_jax.data.pairs import PairStore
-from mirage_jax.data.prompt_table import PromptTable
 from mirage_jax.data.store import synthetic_store
 from mirage_jax.denoiser import init_denoiser
 from mirage_jax.errors import MirageError
@@ -120,32 +119,6 @@ def test_styles_are_chosen_by_name():
     assert len(training.style_names(None, None)) == 11
     with pytest.raises(MirageError, match="'sepja'"):
         training.style_names(None, None, ("sepja",))
-
-
-def test_prompts_are_training_wordings_of_their_own_style():
-    keys = jax.random.split(jax.random.key(0), 64)
-    drawn = jax.jit(jax.vmap(lambda key: training.sample_prompts(data(), key)))(keys)
-    table, counts = np.asarray(data().embeddings), np.asarray(data().counts)
-    for style, count in enumerate(counts):
-        found = {row.tobytes() for row in np.asarray(drawn[:, style])}
-        assert found == {row.tobytes() for row in table[style, :count]}
-
-
-def test_prompt_rows_follow_the_order_of_the_styles():
-    table = PromptTable(
-        style_names=("a", "b", "c"),
-        train_texts=np.full((3, 2), "words"),
-        train_counts=np.array([2, 1, 2], np.int32),
-        train_embeddings=np.arange(3 * 2 * 384, dtype=np.float32).reshape(3, 2, 384),
-        held_out_texts=np.zeros((3, 0), str),
-        held_out_counts=np.zeros(3, np.int32),
-        held_out_embeddings=np.zeros((3, 0, 384), np.float32),
-    )
-    rows, counts = training.prompt_rows(table, ("c", "b"))
-    np.testing.assert_array_equal(rows, table.train_embeddings[[2, 1]])
-    np.testing.assert_array_equal(counts, [2, 1])
-    with pytest.raises(MirageError, match="no wordings for d"):
-        training.prompt_rows(table, ("a", "d"))
 
 
 def test_sources_are_only_lost_at_the_end_of_a_clip():
@@ -267,6 +240,34 @@ def test_a_few_steps_on_one_batch_lower_the_loss():
         metrics["pixel_l1_32"] + metrics["pixel_mse_32"]
     )
     assert values[-1] == pytest.approx(float(total), rel=1e-5)
+
+
+@pytest.mark.parametrize("decoded", [1, 2, 4])
+def test_pixel_terms_see_evenly_spaced_frames_of_every_clip(decoded, monkeypatch):
+    # Decoding gives back the latents' mean, and every frame has a value of its own.
+    def decode(params, latents, config, dtype):
+        flat = latents.mean((1, 2, 3)).reshape(-1, 1, 1, 1)
+        return jnp.broadcast_to(flat, (len(latents), 32, 32, 3))
+
+    monkeypatch.setattr(training.codec, "decode", decode)
+    clips, frames = 3, 4
+    values = jnp.arange(clips * frames, dtype=jnp.float32).reshape(clips, frames)
+    predicted = values[:, :, None, None, None] * jnp.ones((1, 1, 2, 2, 8))
+    targets = values[:, :, None, None, None] * jnp.ones((1, 1, 32, 32, 3))
+    loss = DenoiserLoss(pixel_l1=1.0, decoded=decoded)
+
+    def terms(predicted):
+        return training._pixel_terms(
+            data(), jax.random.key(4), predicted, targets, MODEL, loss, jnp.float32
+        )
+
+    assert terms(predicted)["pixel_l1"] == 0, "each frame is compared with its own"
+    slope = jax.grad(lambda x: terms(x + 1)["pixel_l1"])(predicted)
+    seen = np.asarray(jnp.abs(slope).sum((2, 3, 4)) > 0)
+    assert (seen.sum(axis=1) == decoded).all()
+    for row in seen:
+        gaps = np.diff(np.flatnonzero(np.tile(row, 2)))
+        assert set(gaps) == {frames // decoded}
 
 
 def config_of(stage: str = "diffusion") -> Any:

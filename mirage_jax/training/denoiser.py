@@ -11,18 +11,16 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mirage_jax import codec, flow
 from mirage_jax.config import ModelConfig
 from mirage_jax.data.pairs import PairStore, sample_pairs
-from mirage_jax.data.prompt_table import PromptTable
 from mirage_jax.data.store import FrameStore, sample_clips, sample_paths
 from mirage_jax.data.teachers import Style, find_style, shipped_styles
 from mirage_jax.denoiser import Params, denoise_clip
-from mirage_jax.errors import MirageError
 from mirage_jax.training.history import HistoryAugmentation, corrupt_history
+from mirage_jax.training.prompts import PromptAugmentation, sample_prompts
 from mirage_jax.training.vgg import perceptual_loss
 
 INDEX_RANGE = 4096  # a training clip starts at a frame number below this
@@ -84,42 +82,28 @@ class DenoiserLoss:
 
     Attributes:
       latent: weight of the error of the predicted latents.
-      pixel_l1, pixel_mse, perceptual: weights of the errors of one decoded frame a
-        clip; all 0 leaves decoding out (the diffusion stage).
+      pixel_l1, pixel_mse, perceptual: weights of the errors of decoded frames; all 0
+        leaves decoding out (the diffusion stage).
+      decoded: frames of a clip that are decoded, evenly spaced from a random one on.
       missing_source: weight of frames that have to do without a source.
       mix: how flow times are drawn.
       history: how the past is corrupted.
+      prompts: how far prompts stray from the wordings.
     """
 
     latent: float = 1.0
     pixel_l1: float = 0.0
     pixel_mse: float = 0.0
     perceptual: float = 0.0
+    decoded: int = 1
     missing_source: float = 0.25
     mix: flow.NoiseMix = flow.NoiseMix()
     history: HistoryAugmentation = HistoryAugmentation()
+    prompts: PromptAugmentation = PromptAugmentation()
 
     @property
     def in_pixels(self) -> bool:
         return self.pixel_l1 > 0 or self.pixel_mse > 0 or self.perceptual > 0
-
-
-def prompt_rows(
-    table: PromptTable, styles: tuple[str, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings and counts of the named styles, in that order.
-
-    Raises:
-      MirageError: the table lacks a style.
-    """
-    missing = [name for name in styles if name not in table.style_names]
-    if missing:
-        raise MirageError(
-            f"prompts.npz has no wordings for {', '.join(missing)}: write it again "
-            "with python -m experiments.prepare_data --prompts_only"
-        )
-    rows = [table.style_names.index(name) for name in styles]
-    return table.train_embeddings[rows], table.train_counts[rows]
 
 
 def chosen_styles(styler: Any, only: tuple[str, ...] = ()) -> tuple[Style, ...]:
@@ -193,14 +177,6 @@ def sample_pairs_of_styles(
     return jnp.stack(sources), jnp.stack(targets), anchored
 
 
-def sample_prompts(data: DenoiserData, key: Array) -> Float[Array, "s 384"]:
-    """One training wording of every style."""
-    counts = jnp.asarray(data.counts)
-    choice = jnp.floor(jax.random.uniform(key, counts.shape) * counts).astype(int)
-    rows = jnp.arange(counts.shape[0])
-    return jnp.asarray(data.embeddings)[rows, choice]
-
-
 def _repeat(x: Array, times: int) -> Array:
     return jnp.concatenate([x] * times)
 
@@ -221,11 +197,13 @@ def _pixel_terms(
     loss: DenoiserLoss,
     dtype: Any,
 ) -> dict[str, Array]:
-    """Errors of one decoded frame a clip against the teacher's picture."""
+    """Errors of decoded frames of every clip against the teacher's pictures."""
     clips, frames = predicted.shape[:2]
     frame_key, crop_key = jax.random.split(key)
-    pick = jax.random.randint(frame_key, (clips,), 0, frames)
-    rows = jnp.arange(clips)
+    first = jax.random.randint(frame_key, (clips, 1), 0, frames)
+    apart = jnp.arange(loss.decoded)[None] * frames // loss.decoded
+    pick = ((first + apart) % frames).reshape(-1)
+    rows = jnp.repeat(jnp.arange(clips), loss.decoded)
     found = codec.decode(data.codec, predicted[rows, pick], model.codec, dtype)
     # Clips that are used several times lie behind each other.
     wanted = targets[rows % len(targets), pick]
@@ -234,10 +212,12 @@ def _pixel_terms(
         "pixel_mse": jnp.square(found - wanted).mean(),
     }
     if data.vgg is not None and loss.perceptual:
-        side = wanted.shape[1] // 2
-        corner = jax.random.randint(crop_key, (2,), 0, side + 1)
+        # Features cost more than decoding: a crop of one frame a clip.
+        side = max(wanted.shape[1] // 4, 32)
+        corner = jax.random.randint(crop_key, (2,), 0, wanted.shape[1] - side + 1)
 
         def crop(x):
+            x = x[:: loss.decoded]
             return jax.lax.dynamic_slice(
                 x, (0, corner[0], corner[1], 0), (clips, side, side, 3)
             )
@@ -262,9 +242,13 @@ def make_denoiser_loss(
         del step
         keys = jax.random.split(key, 8)
         source, target, anchored = sample_pairs_of_styles(data, keys[0], batch)
-        prompt_keys = jax.random.split(keys[1], batch.draws)
-        prompt = jax.vmap(lambda key: sample_prompts(data, key))(prompt_keys)
-        prompt = prompt.reshape(-1, prompt.shape[-1])
+        embeddings, counts = jnp.asarray(data.embeddings), jnp.asarray(data.counts)
+        prompt = jnp.concatenate(
+            [
+                sample_prompts(embeddings, counts, one_key, loss.prompts)
+                for one_key in jax.random.split(keys[1], batch.draws)
+            ]
+        )
 
         def encode(frames: Array) -> Array:
             latents = codec.encode(data.codec, frames, model.codec, dtype)
