@@ -1,7 +1,7 @@
 """Train the per-frame codec and write it as safetensors.
 
     python -m experiments.train_codec --config=configs/train_codec.py \
-        --config.data=runs/data --config.workdir=runs/codec --config.minutes=3.3
+        --config.data=runs/data --config.workdir=runs/codec --config.minutes=5
 
 Trains on all local devices; started again, it goes on where it was. Writes
 codec.safetensors (the running average of the weights, with the measured latent

@@ -6,7 +6,8 @@
 #
 # DATA: folder of experiments/prepare_data.py; VGG: HED's VGG16 weights (.npz);
 # PAINTINGS: folder of paintings; HELD_OUT: folder of clips never trained on.
-# Minutes of the stages: STYLER, CODEC, DIFFUSION, PIXEL. PYTHON: the interpreter.
+# Minutes of the stages on one GPU: STYLER, CODEC, DIFFUSION, PIXEL. PYTHON: the
+# interpreter.
 set -euo pipefail
 if [ $# -lt 4 ]; then
   echo "usage: $0 DATA VGG PAINTINGS HELD_OUT [RUNS]" >&2
@@ -30,14 +31,14 @@ pixel=$runs/denoiser_pixel/denoiser.safetensors
 "$python" -m experiments.train_codec --config=configs/train_codec.py \
   --config.data="$data" --config.vgg="$vgg" --config.styler="$styler" \
   --config.held_out="$held_out" --config.workdir="$runs/codec" \
-  --config.minutes="${CODEC:-3.5}"
+  --config.minutes="${CODEC:-5.0}"
 "$python" -m experiments.train_denoiser --config=configs/train_denoiser.py \
   --config.data="$data" --config.codec="$codec" --config.styler="$styler" \
-  --config.workdir="$runs/denoiser_diffusion" --config.minutes="${DIFFUSION:-8.0}"
+  --config.workdir="$runs/denoiser_diffusion" --config.minutes="${DIFFUSION:-10.0}"
 "$python" -m experiments.train_denoiser --config=configs/train_denoiser.py:pixel \
   --config.data="$data" --config.codec="$codec" --config.styler="$styler" \
   --config.vgg="$vgg" --config.init="$diffusion" \
-  --config.workdir="$runs/denoiser_pixel" --config.minutes="${PIXEL:-2.0}"
+  --config.workdir="$runs/denoiser_pixel" --config.minutes="${PIXEL:-9.0}"
 "$python" -m experiments.export_model --codec="$codec" --denoiser="$pixel" \
   --styler="$styler" --out="$runs/model"
 "$python" -m experiments.evaluate --model="$runs/model" --clips="$held_out" \
