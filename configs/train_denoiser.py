@@ -51,7 +51,8 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
         ),
         prompts=dict(mix=0.5, noise=1.0),
         steps=60_000,
-        minutes=9.0 if pixel else 10.0,  # 0: by steps, then a killed run goes on exactly
+        # 0: by steps, then a killed run goes on exactly.
+        minutes=9.0 if pixel else 10.0,
         optimiser="muon",
         learning_rate=1e-3 if pixel else 2e-3,
         warmup_steps=100 if pixel else 300,

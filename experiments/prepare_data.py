@@ -27,10 +27,10 @@ from mirage_jax.data.prepare import Settings, Source
 from mirage_jax.data.shards import (
     MANIFEST,
     read_manifest,
-    remove_partial,
     write_manifest,
 )
 from mirage_jax.errors import MirageError
+from mirage_jax.staged_file import remove_unfinished
 
 _CLIPS = flags.DEFINE_multi_string("clips", [], "Folder of videos; repeatable.")
 _PHOTOS = flags.DEFINE_multi_string("photos", [], "Folder of pictures; repeatable.")
@@ -114,7 +114,7 @@ def prepare_shards(
             "no videos or pictures found: give folders by --clips, --photos, --pairs"
         )
     out.mkdir(parents=True, exist_ok=True)
-    remove_partial(out)
+    remove_unfinished(out)
     records = run_all(sources, settings, out, min(workers, len(sources)))
     manifest = make_manifest(records, wordings, settings)
     if not (manifest["clips"] or manifest["photos"] or manifest["styles"]):

@@ -17,7 +17,8 @@ from typing import Any
 from absl import app, flags
 
 from mirage_jax.errors import MirageError
-from mirage_jax.results import read_results, write_whole
+from mirage_jax.results import read_results
+from mirage_jax.staged_file import write_whole
 
 _QUALITY = flags.DEFINE_string(
     "quality", "docs/results/quality.json", "What experiments/evaluate.py wrote."

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, UInt8
 from mirage_jax.device_memory import exhaustion_explained, peak_memory
 from mirage_jax.render_settings import RenderSettings
 from mirage_jax.schedule import PromptSchedule
+from mirage_jax.staged_file import staged
 from mirage_jax.stream import StreamConfig
 from mirage_jax.stream_driver import Driver, StreamDriver, time_frames
 from mirage_jax.text import encode_text
@@ -29,7 +30,6 @@ from mirage_jax.video.constant_rate import constant_rate
 from mirage_jax.video.frame_size import fit_frame
 from mirage_jax.video.reader import VideoReader
 from mirage_jax.video.sheet import ContactSheet
-from mirage_jax.video.staged_file import staged
 from mirage_jax.video.writer import VideoWriter
 from mirage_jax.weights import Model
 

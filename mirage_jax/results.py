@@ -12,7 +12,6 @@ import math
 import os
 import pathlib
 import platform
-import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ import jax
 import jaxlib
 
 from mirage_jax.errors import MirageError
+from mirage_jax.staged_file import write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ def write_results(
         indent=1,
         allow_nan=False,
     )
-    write_whole(pathlib.Path(path), (text + "\n").encode())
+    write_whole(path, (text + "\n").encode())
 
 
 def read_results(path: str | os.PathLike[str]) -> dict[str, float]:
@@ -96,24 +96,3 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, float]:
         return {result["name"]: result["value"] for result in record["results"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MirageError(f"cannot read results from {path}: {error}") from error
-
-
-def write_whole(path: pathlib.Path, content: bytes) -> None:
-    """Puts `content` under `path` by a rename, so that no half file can be seen."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = pathlib.Path(file.name)
-            file.write(content)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise MirageError(
-            f"cannot write {path}: {error.strerror or error}; free some space or name "
-            "another path"
-        ) from error

@@ -24,6 +24,7 @@ from mirage_jax.codec import init_codec
 from mirage_jax.config import CodecConfig, DenoiserConfig, ModelConfig
 from mirage_jax.denoiser import init_denoiser
 from mirage_jax.errors import MirageError
+from mirage_jax.staged_file import StagedFile, write_errors
 
 Params = dict[str, Any]
 FORMAT = "mirage-jax 1"
@@ -87,6 +88,15 @@ def _digest(tensors: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
+def _save(tensors: dict[str, np.ndarray], path: Path, metadata: dict[str, str]) -> None:
+    """One file; raises OSError where the library has an error of its own."""
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    path.chmod(0o644)  # the library leaves it readable for its owner only
+
+
 def _split(
     tensors: dict[str, np.ndarray], part_bytes: int
 ) -> list[dict[str, np.ndarray]]:
@@ -130,6 +140,9 @@ def save_weights(
       to_int8: which tensors are stored as int8 with scales, by name and value.
       dtype: type of all other tensors.
       part_bytes: split into several files above this size.
+
+    Raises:
+      MirageError: the disk is full or refuses; older weights stay as they were.
     """
     path = Path(path)
     tensors: dict[str, np.ndarray] = {}
@@ -144,7 +157,6 @@ def save_weights(
         "config": json.dumps(dataclasses.asdict(config)),
         "sha256": _digest(tensors),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     parts = _split(tensors, part_bytes)
     names = (
         [path]
@@ -154,18 +166,19 @@ def save_weights(
             for number in range(1, len(parts) + 1)
         ]
     )
-    staged = [name.with_name(name.name + ".part") for name in names]
+    files: list[StagedFile] = []
     try:
-        for part, file in zip(parts, staged, strict=True):
-            save_file(part, file, metadata)
-            file.chmod(0o644)  # the library leaves it readable for its owner only
-        for file, final in zip(staged, names, strict=True):
-            file.replace(final)
+        for part, final in zip(parts, names, strict=True):
+            files.append(StagedFile(final))
+            with write_errors(final):
+                _save(part, files[-1].temporary, metadata)
+        for file in files:
+            file.publish()
         for old in {path, *_parts_of(path)}.difference(names):
             old.unlink(missing_ok=True)
     finally:
-        for file in staged:
-            file.unlink(missing_ok=True)
+        for file in files:
+            file.discard()
     return metadata["sha256"]
 
 

@@ -8,6 +8,7 @@ import pytest
 from mirage_jax.data import shards
 from mirage_jax.data.store import load_store
 from mirage_jax.errors import MirageError
+from mirage_jax.staged_file import StagedFile, remove_unfinished
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:
@@ -40,9 +41,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path):
-    (tmp_path / ".clips-0.npy.123.partial").write_bytes(b"half")
-    (tmp_path / "clips-0.npy").write_bytes(b"whole")
-    shards.remove_partial(tmp_path)
+    shards.save_array(tmp_path / "clips-0.npy", pictures(1))
+    StagedFile(tmp_path / "clips-1.npy")  # never published
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_unfinished(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["clips-0.npy"]
 
 

@@ -24,7 +24,7 @@ from video_clips import (
 )
 
 from mirage_jax.errors import MirageError
-from mirage_jax.video.staged_file import staged
+from mirage_jax.staged_file import staged
 from mirage_jax.video.writer import VideoWriter
 
 RATE = Fraction(30000, 1001)

@@ -7,17 +7,16 @@ source's bytes and of the settings it was made with: a shard that exists is fini
 """
 
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirage_jax.errors import MirageError
+from mirage_jax.staged_file import staged, write_whole
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -31,42 +30,22 @@ class Shard(TypedDict):
     pictures: int
 
 
-@contextmanager
-def _staged(path: Path) -> Iterator[BinaryIO]:
-    """A file that is whole under its name or not there at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a dictionary, whole or not at all; the same content, the same bytes."""
-    with _staged(path) as file:
-        file.write(json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
+    text = json.dumps(content, indent=1, sort_keys=True)
+    write_whole(path, text.encode() + b"\n")
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
     """`numpy.save`, whole or not at all."""
-    with _staged(path) as file:
-        np.save(file, array, allow_pickle=False)
+    with staged(path) as temporary:
+        np.save(temporary, array, allow_pickle=False)
 
 
 def save_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     """`numpy.savez`, whole or not at all."""
-    with _staged(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
-
-
-def remove_partial(folder: Path) -> None:
-    """Delete what a killed run left unfinished."""
-    for path in folder.rglob(".*.partial"):
-        path.unlink(missing_ok=True)
+    with staged(path) as temporary:
+        np.savez(temporary, allow_pickle=False, **arrays)  # type: ignore[arg-type]
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from mirage_jax.results import write_whole
+from mirage_jax.staged_file import write_whole
 
 _GAP = 4
 _HEAD = 20

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from mirage_jax.staged_file import staged
 from mirage_jax.video.frame_size import fit_frame
-from mirage_jax.video.staged_file import staged
 
 _GAP = 6
 _CAPTION = 22

@@ -18,9 +18,9 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from mirage_jax.errors import MirageError
+from mirage_jax.staged_file import StagedFile, write_errors
 from mirage_jax.video.audio import AudioTrack
 from mirage_jax.video.opening import open_source
-from mirage_jax.video.staged_file import StagedFile, write_errors
 
 _BT709 = 1  # ISO/IEC 23091-2: matrix, primaries and transfer of HD video
 _LIMITED_RANGE = 1

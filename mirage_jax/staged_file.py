@@ -41,7 +41,7 @@ class StagedFile:
         if self.path.is_dir():
             raise MirageError(
                 f"cannot write {self.path}: it is a folder; remove it or choose "
-                "another out folder"
+                "another name"
             )
         with write_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,6 +50,9 @@ class StagedFile:
     def publish(self) -> None:
         """Gives the finished file its final name, replacing an older one."""
         with write_errors(self.path):
+            # On the disk before it has its name: a crash must not leave it empty.
+            with open(self.temporary, "rb") as file:
+                os.fsync(file.fileno())
             os.replace(self.temporary, self.path)
 
     def discard(self) -> None:
@@ -69,6 +72,18 @@ def staged(path: str | os.PathLike[str]) -> Iterator[Path]:
         file.discard()
 
 
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes a small file whole or not at all; raises as `staged` does."""
+    with staged(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def remove_unfinished(folder: str | os.PathLike[str]) -> None:
+    """Deletes what killed runs left beside the files of a folder, at any depth."""
+    for path in Path(folder).rglob(".*.part.*"):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
     """Turns the system's refusal to write `path` into a MirageError of one line."""
@@ -77,7 +92,7 @@ def write_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         # PyAV's errors are OSErrors too when they carry a system error number.
         reason = error.strerror or str(error)
-        cure = "check the folder and its permissions, or choose another --config.out"
+        cure = "check the folder and its permissions, or choose another"
         if error.errno in _NO_ROOM:
-            cure = "free some space or choose another --config.out"
+            cure = "free some space or choose another folder"
         raise MirageError(f"cannot write {path}: {reason}; {cure}") from error
