@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
                 "variation": 3.0,
                 "stability": 30.0,
             },
-            # Fields of mirage_jax.training.loop.TrainConfig.
+            # Fields of mirage_jax.training.optimiser.TrainConfig.
             "train": {
                 "steps": 6000,
                 "minutes": 1.25,

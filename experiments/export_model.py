@@ -8,17 +8,15 @@ Large kernels become int8 with a scale per output channel, the rest float16. Pri
 the sizes of the files. `experiments/evaluate.py` on both folders says what that costs.
 """
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 from absl import app, flags
 
+from experiments.command import command
 from mirage_jax.config import DenoiserConfig, ModelConfig
 from mirage_jax.denoiser import init_denoiser
-from mirage_jax.errors import MirageError
 from mirage_jax.styler import StylerConfig, load_styler, save_styler
 from mirage_jax.weights import load_codec, load_weights, save_weights, weight_files
 
@@ -69,15 +67,7 @@ def run() -> None:
         print(f"{path}: {path.stat().st_size / 2**20:.2f} MiB")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Packs, or says in one line what is wrong."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    try:
-        run()
-    except MirageError as error:
-        sys.exit(f"export_model: {error}")
-
+main = command("export_model", run)
 
 if __name__ == "__main__":
     app.run(main)

@@ -9,13 +9,13 @@ wrote. An empty `--page` only prints.
 """
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 
+from experiments.command import command
 from mirage_jax.errors import MirageError
 from mirage_jax.results import read_results
 from mirage_jax.staged_file import write_whole
@@ -194,15 +194,7 @@ def run() -> None:
     print(f"{page}: numbers of {_QUALITY.value}")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Writes the table, or says in one line what is wrong."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    try:
-        run()
-    except MirageError as error:
-        sys.exit(f"quality_table: {error}")
-
+main = command("quality_table", run)
 
 if __name__ == "__main__":
     app.run(main)

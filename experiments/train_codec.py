@@ -13,16 +13,16 @@ checkpoints, pictures and TensorBoard events into the work folder.
 import dataclasses
 import itertools
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from absl import app, logging
+from absl import app
 from jaxtyping import UInt8
 from ml_collections import config_dict, config_flags
 
+from experiments.command import command
 from mirage_jax.codec import init_codec
 from mirage_jax.config import CodecConfig, model_config
 from mirage_jax.data.store import FrameStore, load_store, synthetic_store
@@ -40,7 +40,8 @@ from mirage_jax.training.codec import (
     sample_pictures,
     style_all,
 )
-from mirage_jax.training.loop import TrainConfig, train
+from mirage_jax.training.loop import train
+from mirage_jax.training.optimiser import TrainConfig
 from mirage_jax.training.vgg import load_vgg
 from mirage_jax.video.frame_size import fit_frame
 from mirage_jax.video.reader import VideoReader
@@ -195,16 +196,7 @@ def run(config: config_dict.ConfigDict) -> None:
     write_results(workdir / "codec.json", "experiments/train_codec.py", setup, results)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Run the training; what the user can cure becomes one line and exit code 1."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes
-    try:
-        run(_CONFIG.value)
-    except MirageError as error:
-        sys.exit(f"train_codec: {error}")
-
+main = command("train_codec", lambda: run(_CONFIG.value))
 
 if __name__ == "__main__":
     app.run(main)

@@ -13,16 +13,15 @@ TensorBoard events into the work folder. `--config.data=synthetic --config.model
 
 import dataclasses
 import pathlib
-import sys
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, logging
+from absl import app
 from ml_collections import config_dict, config_flags
 
+from experiments.command import command
 from mirage_jax import codec
 from mirage_jax.config import TEXT_WIDTH, DenoiserConfig, ModelConfig, model_config
 from mirage_jax.data.pairs import PairStore, load_pairs
@@ -30,7 +29,6 @@ from mirage_jax.data.prompt_table import load_prompts
 from mirage_jax.data.shards import read_manifest
 from mirage_jax.data.store import FrameStore, load_store, synthetic_store
 from mirage_jax.denoiser import denoise_clip, init_denoiser
-from mirage_jax.errors import MirageError
 from mirage_jax.flow import NoiseMix
 from mirage_jax.styler import load_styler
 from mirage_jax.training.denoiser import (
@@ -42,7 +40,8 @@ from mirage_jax.training.denoiser import (
     style_names,
 )
 from mirage_jax.training.history import HistoryAugmentation
-from mirage_jax.training.loop import TrainConfig, train
+from mirage_jax.training.loop import train
+from mirage_jax.training.optimiser import TrainConfig
 from mirage_jax.training.prompts import (
     PromptAugmentation,
     prompt_rows,
@@ -189,16 +188,7 @@ def run(config: config_dict.ConfigDict) -> None:
     print(f"{path}: step {int(state.step)}, sha256 {digest[:16]}")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Trains, or says in one line what is wrong."""
-    logging.set_verbosity(logging.WARNING)  # orbax tells every step it takes
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    try:
-        run(_CONFIG.value)
-    except MirageError as error:
-        sys.exit(f"train_denoiser: {error}")
-
+main = command("train_denoiser", lambda: run(_CONFIG.value))
 
 if __name__ == "__main__":
     app.run(main)

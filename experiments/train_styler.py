@@ -10,18 +10,19 @@ as float16 to `output`. The same command goes on with a run that was stopped.
 """
 
 import functools
-import sys
 import time
 
 import jax
 import jax.numpy as jnp
-from absl import app, logging
+from absl import app
 from ml_collections import ConfigDict, config_flags
 
+from experiments.command import command
 from mirage_jax.data.store import load_store, synthetic_store
 from mirage_jax.errors import MirageError
 from mirage_jax.styler import StylerConfig, init_styler, save_styler
-from mirage_jax.training.loop import TrainConfig, train
+from mirage_jax.training.loop import train
+from mirage_jax.training.optimiser import TrainConfig
 from mirage_jax.training.styler import (
     StylerData,
     StylerLoss,
@@ -74,16 +75,7 @@ def run(config: ConfigDict) -> None:
     print(f"{config.output}: {int(state.step)} steps, {seconds:.0f} s in all")
 
 
-def main(argv: list[str]) -> None:
-    """Turns failures the user can cure into one line and exit code 1."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {argv[1:]}")
-    logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes
-    try:
-        run(CONFIG.value)
-    except MirageError as error:
-        sys.exit(f"error: {error}")
-
+main = command("train_styler", lambda: run(CONFIG.value))
 
 if __name__ == "__main__":
     app.run(main)

@@ -15,10 +15,8 @@ the previous one) against the frame cache.
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -26,221 +24,19 @@ from jaxtyping import Array, Bool, Float
 from mirage_jax.cache import FrameCache, slot_start
 from mirage_jax.config import TEXT_WIDTH, DenoiserConfig, ModelConfig
 from mirage_jax.prompt_encoder import PromptEncoder
+from mirage_jax.transformer import (
+    MODULATIONS,
+    Block,
+    Conditioning,
+    Head,
+    Stem,
+    rope_angles,
+    rotate,
+)
 from pallas_kernels.frame_attention import EMPTY_SLOT, frame_attention
 
 Params = dict[str, Any]
-MODULATIONS = 6  # shift, scale and gate of the attention and of the MLP branch
-TIME_FEATURES = 64  # sines and cosines of flow time and of step size, each
-ROPE_BASE = 100.0  # the longest wave spans a few hundred tokens: any sane frame
 REFERENCE_CELLS = 32  # short side of the latent grid of a 512x512 frame
-
-
-def rms_norm(x: Array, scale: Array | None = None) -> Array:
-    """x / rms(x) in float32, times a learned scale (Zhang & Sennrich 2019)."""
-    x32 = x.astype(jnp.float32)
-    y = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + 1e-6)
-    if scale is not None:
-        y = y * scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
-    return y.astype(x.dtype)
-
-
-def rope_angles(height: int, width: int, head_width: int) -> Float[Array, "N E/2"]:
-    """Angles of 2-D RoPE: rows turn the first half of the pairs, columns the other."""
-    pairs = head_width // 4
-    waves = ROPE_BASE ** (-jnp.arange(pairs) / pairs)
-    rows = jnp.repeat(jnp.arange(height), width)[:, None] * waves[None]
-    columns = jnp.tile(jnp.arange(width), height)[:, None] * waves[None]
-    return jnp.concatenate([rows, columns], axis=-1)
-
-
-def rotate(x: Float[Array, "B Q K E"], angles: Float[Array, "Q E/2"]) -> Array:
-    """Rotary position embedding (Su et al. 2021), computed in float32."""
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    cos, sin = jnp.cos(angles)[None, :, None], jnp.sin(angles)[None, :, None]
-    y = jnp.concatenate(
-        [first * cos - second * sin, second * cos + first * sin], axis=-1
-    )
-    return y.astype(x.dtype)
-
-
-def patchify(x: Float[Array, "B G h w C"], patch: int) -> Float[Array, "B G N c"]:
-    """Latent cells to tokens, row by row."""
-    b, g, h, w, c = x.shape
-    x = x.reshape(b, g, h // patch, patch, w // patch, patch, c)
-    x = x.transpose(0, 1, 2, 4, 3, 5, 6)
-    return x.reshape(b, g, (h // patch) * (w // patch), patch * patch * c)
-
-
-def unpatchify(
-    x: Float[Array, "B G N c"], height: int, width: int, patch: int
-) -> Float[Array, "B G h w C"]:
-    """Inverse of `patchify` for a latent grid of height x width."""
-    b, g, _, c = x.shape
-    c //= patch * patch
-    x = x.reshape(b, g, height // patch, width // patch, patch, patch, c)
-    x = x.transpose(0, 1, 2, 4, 3, 5, 6)
-    return x.reshape(b, g, height, width, c)
-
-
-def _fourier(x: Array) -> Array:
-    """Sines and cosines of numbers in [0, 1]; float32, [..., TIME_FEATURES]."""
-    waves = jnp.exp(jnp.linspace(0.0, jnp.log(200.0), TIME_FEATURES // 2))
-    angles = x.astype(jnp.float32)[..., None] * waves.reshape((1,) * x.ndim + (-1,))
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-
-def place_features(height: int, width: int) -> Float[Array, "N F"]:
-    """Where each token lies in the frame: smooth functions of its two coordinates.
-
-    Coordinates run from -1 to 1 along each side, so that a vignette is the same
-    function at every size and shape of frame.
-    """
-    down = (jnp.arange(height) + 0.5) / height * 2 - 1
-    right = (jnp.arange(width) + 0.5) / width * 2 - 1
-    place = jnp.stack([jnp.repeat(down, width), jnp.tile(right, height)], axis=-1)
-    waves = [place * (jnp.pi / 2 * octave) for octave in (1, 2, 4)]
-    squares = jnp.square(place).sum(-1, keepdims=True)
-    parts = [place, squares, *map(jnp.sin, waves), *map(jnp.cos, waves)]
-    return jnp.concatenate(parts, axis=-1)
-
-
-class Conditioning(nn.Module):
-    """Flow time, step size and size of each frame to modulation, for all layers.
-
-    The frame's size counts in octaves below 512 pixels: a stroke is a fraction of the
-    frame, while a token is always 32 pixels wide.
-    """
-
-    config: DenoiserConfig
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, tau, step_size, octave):
-        size = jnp.full((*tau.shape, 1), octave, jnp.float32)
-        features = jnp.concatenate([_fourier(tau), _fourier(step_size), size], axis=-1)
-        x = nn.silu(nn.Dense(self.config.width, dtype=self.dtype)(features))
-        x = nn.silu(nn.Dense(self.config.width, dtype=self.dtype)(x))
-        zeros = nn.initializers.zeros
-        width = self.config.width
-        layers = nn.Dense(MODULATIONS * width, dtype=self.dtype, kernel_init=zeros)(x)
-        last = nn.Dense(2 * width, dtype=self.dtype, kernel_init=zeros)(x)
-        return (
-            layers.reshape(*tau.shape, MODULATIONS, width),
-            last.reshape(*tau.shape, 2, width),
-        )
-
-
-class Block(nn.Module):
-    """Attention and MLP, each behind a modulated norm and a gate.
-
-    `attend(q, k, v)` gets queries, keys and values of the tokens at hand, normalised
-    but not rotated, and returns the attention output and whatever state it keeps.
-    """
-
-    config: DenoiserConfig
-    dtype: Any
-
-    def setup(self) -> None:
-        c = self.config
-        dense = lambda width, **kw: nn.Dense(width, dtype=self.dtype, **kw)  # noqa: E731
-        self.qkv = dense(3 * c.width, use_bias=False)
-        self.out = dense(c.width)
-        self.up = dense(4 * c.width)
-        self.down = dense(c.width)
-        self.prompt = dense(2 * c.width, use_bias=False)
-        ones, zeros = nn.initializers.ones, nn.initializers.zeros
-        self.q_scale = self.param("q_scale", ones, (c.head_width,))
-        self.k_scale = self.param("k_scale", ones, (c.head_width,))
-        self.table = self.param("table", zeros, (MODULATIONS, c.width))
-
-    def prompt_slot(self, tokens: Array) -> tuple[Array, Array]:
-        """Prompt tokens [B, P, prompt_width] to k and v [B, P, K, E]."""
-        c = self.config
-        kv = self.prompt(tokens).reshape(*tokens.shape[:2], 2, c.heads, c.head_width)
-        return rms_norm(kv[:, :, 0], self.k_scale), kv[:, :, 1]
-
-    def __call__(
-        self, x: Array, modulation: Array, attend: Callable[..., tuple[Array, Any]]
-    ) -> tuple[Array, Any]:
-        c = self.config
-        b, g, n, _ = x.shape
-        table = self.table.astype(self.dtype)[None, None]
-        m = (modulation + table)[:, :, :, None]  # [B, G, 6, 1, D]
-        y = rms_norm(x) * (1 + m[:, :, 1]) + m[:, :, 0]
-        qkv = self.qkv(y).reshape(b, g * n, 3, c.heads, c.head_width)
-        q = rms_norm(qkv[:, :, 0], self.q_scale)
-        k = rms_norm(qkv[:, :, 1], self.k_scale)
-        y, state = attend(q, k, qkv[:, :, 2])
-        x = x + m[:, :, 2] * self.out(y.reshape(b, g, n, c.width))
-        y = rms_norm(x) * (1 + m[:, :, 4]) + m[:, :, 3]
-        x = x + m[:, :, 5] * self.down(nn.gelu(self.up(y)))
-        return x, state
-
-
-class Stem(nn.Module):
-    """Noisy latent and source latent to tokens; a learned stand-in for no source."""
-
-    config: DenoiserConfig
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, noisy, source, present):
-        c = self.config
-        missing = self.param("missing", nn.initializers.zeros, (c.width,))
-        gate = present.astype(jnp.float32)[:, :, None, None]
-        source = source * gate[..., None]
-        both = jnp.concatenate([noisy, source], axis=-1)
-        tokens = patchify(both.astype(self.dtype), c.patch)
-        x = nn.Dense(c.width, dtype=self.dtype)(tokens)
-        height, width = (side // c.patch for side in noisy.shape[2:4])
-        place = nn.Dense(
-            c.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.zeros,
-            name="place",
-        )
-        x = x + place(place_features(height, width))[None, None]
-        missing = missing.astype(self.dtype)[None, None, None]
-        return x + (1 - gate).astype(self.dtype) * missing
-
-
-class Head(nn.Module):
-    """Tokens to the predicted clean latent, float32.
-
-    Tokens say what belongs where; a few convolutions on the latent grid, which see the
-    source beside them, put it there: edges run across tokens.
-    """
-
-    config: DenoiserConfig
-    channels: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x, modulation, source, present):
-        c = self.config
-        height, width = source.shape[2:4]
-        m = modulation[:, :, :, None]
-        y = rms_norm(x) * (1 + m[:, :, 1]) + m[:, :, 0]
-        zeros = nn.initializers.zeros
-
-        def cells(channels, **kw):
-            dense = nn.Dense(c.patch**2 * channels, dtype=self.dtype, **kw)
-            return unpatchify(dense(y), height, width, c.patch)
-
-        def convolve(width, **kw):
-            return nn.Conv(width, (3, 3), dtype=self.dtype, **kw)
-
-        coarse = cells(self.channels, kernel_init=zeros)
-        local = cells(c.refine_width // 4)
-        gate = present.astype(jnp.float32)[:, :, None, None, None]
-        beside = (source * gate).astype(self.dtype)
-        z = jnp.concatenate([coarse, local, beside], axis=-1)
-        z = z.reshape(-1, *z.shape[2:])  # [B G, h, w, c]
-        z = convolve(c.refine_width)(z)
-        z = z + convolve(c.refine_width)(nn.silu(z))
-        z = convolve(self.channels, kernel_init=zeros)(nn.silu(z))
-        return coarse.astype(jnp.float32) + z.reshape(coarse.shape).astype(jnp.float32)
 
 
 def init_denoiser(key: Array, config: ModelConfig) -> Params:

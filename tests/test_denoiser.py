@@ -12,7 +12,7 @@ import pytest
 import toy_model
 from toy_model import CELLS, REACH, RING
 
-from mirage_jax import denoiser
+from mirage_jax import denoiser, transformer
 from mirage_jax.config import MODELS, DenoiserConfig, ModelConfig, model_config
 from mirage_jax.errors import MirageError
 
@@ -23,19 +23,19 @@ T = REACH + RING
 
 def test_patchify_has_an_inverse_and_goes_row_by_row():
     x = jnp.arange(2 * 3 * 4 * 6 * 5.0).reshape(2, 3, 4, 6, 5)
-    tokens = denoiser.patchify(x, 2)
+    tokens = transformer.patchify(x, 2)
     assert tokens.shape == (2, 3, 6, 20)
-    np.testing.assert_array_equal(denoiser.unpatchify(tokens, 4, 6, 2), x)
+    np.testing.assert_array_equal(transformer.unpatchify(tokens, 4, 6, 2), x)
     np.testing.assert_array_equal(tokens[1, 2, 4], x[1, 2, 2:4, 2:4].ravel())
 
 
 def test_rope_sees_only_where_one_token_lies_from_another():
     height, width, heads = 4, 5, 16
-    angles = denoiser.rope_angles(height, width, heads)
+    angles = transformer.rope_angles(height, width, heads)
     q, k = jax.random.normal(jax.random.key(0), (2, heads))
     everywhere = functools.partial(jnp.broadcast_to, shape=(1, height * width, 1, 16))
-    turned_q = denoiser.rotate(everywhere(q.reshape(1, 1, 1, -1)), angles)[0, :, 0]
-    turned_k = denoiser.rotate(everywhere(k.reshape(1, 1, 1, -1)), angles)[0, :, 0]
+    turned_q = transformer.rotate(everywhere(q.reshape(1, 1, 1, -1)), angles)[0, :, 0]
+    turned_k = transformer.rotate(everywhere(k.reshape(1, 1, 1, -1)), angles)[0, :, 0]
     norms = jnp.linalg.norm(turned_q, axis=-1)
     np.testing.assert_allclose(norms, jnp.linalg.norm(q), rtol=1e-5)
     dots = np.asarray(turned_q @ turned_k.T)
@@ -51,8 +51,8 @@ def test_rope_sees_only_where_one_token_lies_from_another():
 
 
 def test_places_are_the_same_function_of_the_frame_at_every_size():
-    small = np.asarray(denoiser.place_features(4, 6)).reshape(4, 6, -1)
-    large = np.asarray(denoiser.place_features(12, 18)).reshape(12, 18, -1)
+    small = np.asarray(transformer.place_features(4, 6)).reshape(4, 6, -1)
+    large = np.asarray(transformer.place_features(12, 18)).reshape(12, 18, -1)
     # The middle token of three by three has the centre of the one it stands for.
     np.testing.assert_allclose(large[1::3, 1::3], small, atol=1e-5)
     rows = small.reshape(24, -1)

@@ -20,14 +20,12 @@ from PIL import Image
 
 from mirage_jax.errors import MirageError
 from mirage_jax.training.checkpoint import Checkpoints
-from mirage_jax.training.loop import (
+from mirage_jax.training.loop import TrainState, init_state, train
+from mirage_jax.training.optimiser import (
     MUON_UPDATE,
     TrainConfig,
-    TrainState,
-    init_state,
     learning_rate_at,
     optimiser,
-    train,
 )
 from mirage_jax.training.signals import StopSignal
 
@@ -365,6 +363,7 @@ def test_two_devices_average_their_gradients():
         sys.path.insert(0, "tests")
         from test_training_loop import CONFIG, DATA, PARAMS, loss
         from mirage_jax.training import loop
+        from mirage_jax.training.optimiser import learning_rate_at, optimiser
         import dataclasses
         assert jax.local_device_count() == 2
         config = dataclasses.replace(CONFIG, steps=2)
@@ -372,7 +371,7 @@ def test_two_devices_average_their_gradients():
             found = loop.train(folder, config, PARAMS, [loss], lambda s: 0, DATA)
         assert len(found.params["w"].devices()) == 1
         # The same by hand, on one device.
-        tx, state = loop.optimiser(config), loop.init_state(config, PARAMS)
+        tx, state = optimiser(config), loop.init_state(config, PARAMS)
         params, memory = state.params, state.opt_state
         gradient = jax.jit(jax.grad(loss, has_aux=True))
         for step in range(2):
@@ -384,7 +383,7 @@ def test_two_devices_average_their_gradients():
             mean = jax.tree.map(lambda a, b: (a + b) / 2, *both)
             assert not np.allclose(both[0]["w"], both[1]["w"])
             updates, memory = tx.update(mean, memory, params)
-            rate = loop.learning_rate_at(config, step, step / 2)
+            rate = learning_rate_at(config, step, step / 2)
             params = jax.tree.map(lambda p, u: p + rate * u, params, updates)
         for name in params:
             np.testing.assert_allclose(found.params[name], params[name], rtol=1e-5)
