@@ -1,0 +1,89 @@
+"""The dispatcher of the modulated norms."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxtyping import Array, Float
+
+from pallas_kernels.modulated_norm import reference, triton
+from pallas_kernels.modulated_norm.quantise import Quantised, check_format
+
+# The definition is what XLA fuses, so "xla" is the reference itself.
+_BACKENDS: dict[str, Any] = {"xla": reference, "triton": triton}
+
+
+def backends() -> tuple[str, ...]:
+    """Names of all backends."""
+    return tuple(_BACKENDS)
+
+
+def _check(x: Array, branch: Array | None, to: str | None, **vectors: Array) -> None:
+    if x.ndim != 4:
+        raise ValueError(f"{x.shape=} must be [B, G, N, D]")
+    if branch is not None and branch.shape != x.shape:
+        raise ValueError(f"{branch.shape=} must be that of {x.shape=}")
+    for name, vector in vectors.items():
+        if vector.shape != (*x.shape[:2], x.shape[3]):
+            raise ValueError(f"{name}.shape={vector.shape} does not fit {x.shape=}")
+    check_format(to)
+
+
+def _function(backend: str, name: str) -> Callable[..., Any]:
+    if backend not in _BACKENDS:
+        raise ValueError(f"{backend=} is none of {backends()}")
+    function: Callable[..., Any] = getattr(_BACKENDS[backend], name)
+    return function
+
+
+def modulated_norm(
+    x: Float[Array, "B G N D"],
+    scale: Float[Array, "B G D"],
+    shift: Float[Array, "B G D"],
+    *,
+    to: str | None = None,
+    backend: str = "xla",
+) -> Float[Array, "B G N D"] | Quantised:
+    """rms_norm(x) * (1 + scale) + shift, in float32, one pass over x.
+
+    RMS normalisation (Zhang and Sennrich 2019) over D with epsilon 1e-6, modulated by
+    frame as in adaLN (Peebles and Xie 2023).
+
+    Args:
+      x: tokens of B streams and G frames.
+      scale, shift: of each frame.
+      to: None for the dtype of x, or "int8" or "float8_e4m3fn" with a scale per row.
+      backend: a name of `backends()`.
+
+    Raises:
+      ValueError: the shapes do not fit, or an unknown format or backend.
+      NotImplementedError: the backend cannot do this here.
+    """
+    _check(x, None, to, scale=scale, shift=shift)
+    return _function(backend, "modulated_norm")(x, scale, shift, to=to)
+
+
+def gated_residual_norm(
+    x: Float[Array, "B G N D"],
+    branch: Float[Array, "B G N D"],
+    gate: Float[Array, "B G D"],
+    scale: Float[Array, "B G D"],
+    shift: Float[Array, "B G D"],
+    *,
+    to: str | None = None,
+    backend: str = "xla",
+) -> tuple[Float[Array, "B G N D"], Float[Array, "B G N D"] | Quantised]:
+    """x + gate * branch in the dtype of x, and its `modulated_norm`.
+
+    Args:
+      x: the residual stream.
+      branch: what attention or MLP adds to it.
+      gate: of each frame.
+      scale, shift, to, backend: as in `modulated_norm`; and so are the errors.
+
+    Returns:
+      The new residual stream, and its norm (or `Quantised`).
+    """
+    _check(x, branch, to, gate=gate, scale=scale, shift=shift)
+    function = _function(backend, "gated_residual_norm")
+    total, y = function(x, branch, gate, scale, shift, to=to)
+    return total, y

@@ -1,0 +1,41 @@
+"""The definition of the modulated norms: float32, and what XLA fuses by itself."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from pallas_kernels.modulated_norm.quantise import Quantised, quantise_rows
+
+EPSILON = 1e-6
+
+
+def modulated_norm(
+    x: Float[Array, "B G N D"],
+    scale: Float[Array, "B G D"],
+    shift: Float[Array, "B G D"],
+    *,
+    to: str | None = None,
+) -> Float[Array, "B G N D"] | Quantised:
+    """See `api.modulated_norm`."""
+    wide = x.astype(jnp.float32)
+    mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
+    y = wide * jax.lax.rsqrt(mean_square + EPSILON)
+    y = y * (1 + scale.astype(jnp.float32))[:, :, None]
+    y = y + shift.astype(jnp.float32)[:, :, None]
+    return y.astype(x.dtype) if to is None else quantise_rows(y, to)
+
+
+def gated_residual_norm(
+    x: Float[Array, "B G N D"],
+    branch: Float[Array, "B G N D"],
+    gate: Float[Array, "B G D"],
+    scale: Float[Array, "B G D"],
+    shift: Float[Array, "B G D"],
+    *,
+    to: str | None = None,
+) -> tuple[Float[Array, "B G N D"], Float[Array, "B G N D"] | Quantised]:
+    """See `api.gated_residual_norm`."""
+    wide = branch.astype(jnp.float32) * gate.astype(jnp.float32)[:, :, None]
+    # Rounded before the norm, so that the norm is that of what the next layer reads.
+    total = (x.astype(jnp.float32) + wide).astype(x.dtype)
+    return total, modulated_norm(total, scale, shift, to=to)

@@ -1,0 +1,92 @@
+"""The Pallas-Triton kernel of the commit: one pass from the projection to the cache.
+
+  program (i, h, b): block i of the tokens of stream b, head h
+
+reads the head's q, k and v of its tokens where the projection wrote them, and writes
+q, normalised and rotated, for the attention that follows, and k and v straight into
+their ring slot of the cache, whose arrays are the outputs by aliasing: nothing else of
+the cache is touched, read or copied. Channels are held as two halves, because RoPE
+pairs channel c with c + E / 2, and Triton cannot slice a block.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from pallas_kernels._compat import load, store
+from pallas_kernels.qk_norm_rope_commit.problem import Config, Problem, padded
+from pallas_kernels.qk_norm_rope_commit.reference import EPSILON
+
+Halves = tuple[jax.Array, jax.Array]
+
+
+def commit(
+    layer_ref: Any,
+    starts_ref: Any,
+    qkv_ref: Any,
+    q_scale_ref: Any,
+    k_scale_ref: Any,
+    cos_ref: Any,
+    sin_ref: Any,
+    k_before: Any,
+    v_before: Any,
+    q_ref: Any,
+    k_ref: Any,
+    v_ref: Any,
+    *,
+    problem: Problem,
+    config: Config,
+) -> None:
+    """One program.
+
+    Refs: layer [1]; starts [G]; qkv [G * N, 3, E]; scales [E]; cos and sin
+    [G * N, E / 2]; k and v [L, M, E] as they were; then the results q [G * N, E] and
+    k and v again.
+    """
+    del k_before, v_before  # the outputs are the same memory
+    p, c = problem, config
+    blocks = pl.cdiv(p.tokens, c.rows)
+    group = pl.program_id(0) // blocks
+    first = (pl.program_id(0) % blocks) * c.rows
+    half, wide = p.width // 2, padded(p.width // 2)
+    rows = first + jnp.arange(c.rows) < p.tokens if p.tokens % c.rows else None
+    columns = jnp.arange(wide) < half if wide != half else None
+    mask = None
+    if rows is not None or columns is not None:
+        # Masked channels would fall into the other half, or the next head.
+        mask = jnp.ones((c.rows, wide), jnp.bool_)
+        mask = mask if rows is None else mask & rows[:, None]
+        mask = mask if columns is None else mask & columns[None, :]
+    here = pl.ds(group * p.tokens + first, c.rows)
+    slot = pl.ds(starts_ref[group] + first, c.rows)
+    layer = layer_ref[0]
+    ends = pl.ds(0, wide), pl.ds(half, wide)
+
+    def part(number: int) -> Halves:
+        at = jnp.int32(number)  # the interpreter of jax 0.10 takes no plain number
+        low, high = (load(qkv_ref.at[here, at, end], mask) for end in ends)
+        return low, high
+
+    def unit(halves: Halves, scale_ref: Any) -> Halves:
+        low, high = (x.astype(jnp.float32) for x in halves)
+        power = jnp.sum(low * low, axis=1) + jnp.sum(high * high, axis=1)
+        gain = jax.lax.rsqrt(power / p.width + EPSILON)[:, None]
+        scales = (load(scale_ref.at[end], columns) for end in ends)
+        first, second = (scale.astype(jnp.float32)[None, :] for scale in scales)
+        return low * gain * first, high * gain * second
+
+    cos = load(cos_ref.at[here, :], mask)
+    sin = load(sin_ref.at[here, :], mask)
+
+    def rotated(halves: Halves) -> Halves:
+        low, high = halves
+        return low * cos - high * sin, high * cos + low * sin
+
+    q = rotated(unit(part(0), q_scale_ref))
+    k = rotated(unit(part(1), k_scale_ref))
+    for end, q_half, k_half, v_half in zip(ends, q, k, part(2), strict=True):
+        store(q_ref.at[here, end], q_half.astype(q_ref.dtype), mask)
+        store(k_ref.at[layer, slot, end], k_half.astype(k_ref.dtype), mask)
+        store(v_ref.at[layer, slot, end], v_half.astype(v_ref.dtype), mask)
