@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pallas_kernels import modulated_norm as op
+from pallas_kernels.eight_bit import LARGEST, Quantised
 from pallas_kernels.modulated_norm import reference, triton
 from pallas_kernels.modulated_norm.problem import (
     Config,
@@ -16,7 +17,6 @@ from pallas_kernels.modulated_norm.problem import (
     default_config,
     search_space,
 )
-from pallas_kernels.modulated_norm.quantise import LARGEST, Quantised
 
 # name: batch, groups, tokens, width
 SHAPES = {

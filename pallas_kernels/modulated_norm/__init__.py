@@ -1,10 +1,10 @@
 """RMS norm with the modulation of adaLN, alone or behind a gated residual."""
 
+from pallas_kernels.eight_bit import Quantised
 from pallas_kernels.modulated_norm.api import (
     backends,
     gated_residual_norm,
     modulated_norm,
 )
-from pallas_kernels.modulated_norm.quantise import Quantised
 
 __all__ = ["Quantised", "backends", "gated_residual_norm", "modulated_norm"]

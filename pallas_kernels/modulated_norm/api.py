@@ -5,8 +5,8 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
+from pallas_kernels.eight_bit import Quantised, check_format
 from pallas_kernels.modulated_norm import reference, triton
-from pallas_kernels.modulated_norm.quantise import Quantised, check_format
 
 # The definition is what XLA fuses, so "xla" is the reference itself.
 _BACKENDS: dict[str, Any] = {"xla": reference, "triton": triton}

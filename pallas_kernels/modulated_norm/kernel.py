@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from pallas_kernels._compat import load, store
+from pallas_kernels.eight_bit import row_scale, to_format
 from pallas_kernels.modulated_norm.problem import Config, Problem, padded
-from pallas_kernels.modulated_norm.quantise import row_scale, to_format
 from pallas_kernels.modulated_norm.reference import EPSILON
 
 

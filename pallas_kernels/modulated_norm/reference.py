@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pallas_kernels.modulated_norm.quantise import Quantised, quantise_rows
+from pallas_kernels.eight_bit import Quantised, quantise_rows
 
 EPSILON = 1e-6
 

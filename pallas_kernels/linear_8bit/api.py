@@ -1,0 +1,103 @@
+"""The dispatcher of the 8-bit dense layer."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from pallas_kernels.eight_bit import Quantised, check_format, quantise_rows
+from pallas_kernels.linear_8bit import reference, triton
+
+_BACKENDS: dict[str, Callable[..., Array]] = {
+    "reference": reference.linear_8bit,
+    "xla": reference.linear_xla,
+    "triton": triton.linear_8bit,
+}
+ACTIVATIONS = (None, "gelu")
+
+
+class Weight8(NamedTuple):
+    """A dense layer's kernel in 8 bits, ready for the matrix units.
+
+    Attributes:
+      values: [D, K], outputs first: int8 or float8_e4m3fn.
+      scale: float32 [D]; values * scale[:, None] is the kernel, transposed.
+    """
+
+    values: Num[Array, "D K"]
+    scale: Float[Array, " D"]
+
+
+def quantise_weight(kernel: Float[Array, "K D"], to: str) -> Weight8:
+    """A float kernel [inputs, outputs] to 8 bits with a scale per output.
+
+    Raises:
+      ValueError: `to` is neither "int8" nor "float8_e4m3fn".
+    """
+    if to is None:
+        raise ValueError(f"{to=} must be a format of 8 bits")
+    check_format(to)
+    return Weight8(*quantise_rows(kernel.astype(jnp.float32).T, to))
+
+
+def backends() -> tuple[str, ...]:
+    """Names of all backends."""
+    return tuple(_BACKENDS)
+
+
+def linear_8bit(
+    x: Quantised,
+    weight: Weight8,
+    bias: Float[Array, " D"] | None = None,
+    *,
+    activation: str | None = None,
+    residual: Float[Array, "B G N D"] | None = None,
+    gate: Float[Array, "B G D"] | None = None,
+    dtype: Any = jnp.bfloat16,
+    backend: str = "xla",
+) -> Float[Array, "B G N D"]:
+    """residual + gate * activation(x @ kernel + bias), the product in 8 bits.
+
+    Args:
+      x: [B, G, N, K] with a scale per token, as `modulated_norm` gives it.
+      weight: of the same format, from `quantise_weight`.
+      bias: added to the product.
+      activation: None or "gelu" (the tanh form).
+      residual: added last, in float32.
+      gate: of each frame, on what is added to the residual.
+      dtype: of the result.
+      backend: a name of `backends()`.
+
+    Raises:
+      ValueError: shapes or formats do not fit, or an unknown activation or backend.
+      NotImplementedError: the backend cannot do this here.
+    """
+    if backend not in _BACKENDS:
+        raise ValueError(f"{backend=} is none of {backends()}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{activation=} is none of {ACTIVATIONS}")
+    shape, outputs = x.values.shape, weight.values.shape[0]
+    if len(shape) != 4 or x.scale.shape != shape[:3]:
+        raise ValueError(f"{shape=} and {x.scale.shape=} must be [B, G, N, K]")
+    if weight.values.shape[1:] != shape[3:] or weight.scale.shape != (outputs,):
+        raise ValueError(f"{weight.values.shape=} does not fit {shape=}")
+    if x.values.dtype != weight.values.dtype:
+        raise ValueError(f"{x.values.dtype=} is not {weight.values.dtype=}")
+    check_format(jnp.dtype(weight.values.dtype).name)
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"{bias.shape=} must be ({outputs},)")
+    if residual is not None and residual.shape != (*shape[:3], outputs):
+        raise ValueError(f"{residual.shape=} does not fit {shape=} and {outputs=}")
+    if gate is not None and gate.shape != (*shape[:2], outputs):
+        raise ValueError(f"{gate.shape=} does not fit {shape=} and {outputs=}")
+    return _BACKENDS[backend](
+        x,
+        weight.values,
+        weight.scale,
+        bias,
+        residual,
+        gate,
+        activation=activation,
+        dtype=jnp.dtype(dtype),
+    )
