@@ -23,7 +23,7 @@ class Quantised(NamedTuple):
 
 
 def check_format(to: str | None) -> None:
-    """Raises ValueError for a format that is none."""
+    """Raises ValueError for a name that is no format; None is 16 bits or more."""
     if to is not None and to not in LARGEST:
         raise ValueError(f"{to=} must be None or one of {tuple(LARGEST)}")
 

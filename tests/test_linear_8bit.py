@@ -146,8 +146,8 @@ def test_operands_of_different_kinds_are_refused():
     narrow = quantise_rows(jnp.ones((1, 1, 32, 63)), "int8")
     with pytest.raises(ValueError, match="does not fit"):
         linear_8bit(narrow, weight)
-    with pytest.raises(ValueError, match="to=None"):
-        quantise_weight(jnp.ones((2, 2)), None)
+    with pytest.raises(ValueError, match="to='int4'"):
+        quantise_weight(jnp.ones((2, 2)), "int4")
 
 
 @pytest.mark.parametrize(

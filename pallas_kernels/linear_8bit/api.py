@@ -35,8 +35,6 @@ def quantise_weight(kernel: Float[Array, "K D"], to: str) -> Weight8:
     Raises:
       ValueError: `to` is neither "int8" nor "float8_e4m3fn".
     """
-    if to is None:
-        raise ValueError(f"{to=} must be a format of 8 bits")
     check_format(to)
     return Weight8(*quantise_rows(kernel.astype(jnp.float32).T, to))
 

@@ -51,7 +51,7 @@ def norm(*refs: Any, problem: Problem, config: Config) -> None:
         return load(ref.at[:], columns).astype(jnp.float32)[None, :]
 
     x = load(x_ref.at[here, :], mask).astype(jnp.float32)  # [R, D]
-    if p.gated:
+    if branch_ref is not None and total_ref is not None:
         branch = load(branch_ref.at[here, :], mask).astype(jnp.float32)
         # Rounded as it is stored: the norm is that of what the next layer reads.
         total = (x + branch * vector(gate_ref)).astype(total_ref.dtype)
