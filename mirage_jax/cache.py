@@ -60,9 +60,9 @@ def frame_tokens(cache: FrameCache, config: DenoiserConfig) -> int:
 
 
 def slot_start(
-    slot: Int[Array, ""] | int, config: DenoiserConfig, tokens: int
-) -> Int[Array, ""]:
-    """First key of a ring slot; slot -1 is the anchor."""
+    slot: Int[Array, "*n"] | int, config: DenoiserConfig, tokens: int
+) -> Int[Array, "*n"]:
+    """First key of ring slots; slot -1 is the anchor."""
     return jnp.asarray(config.prompt_tokens + (slot + 1) * tokens, jnp.int32)
 
 

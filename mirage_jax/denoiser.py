@@ -30,10 +30,13 @@ from mirage_jax.transformer import (
     Conditioning,
     Head,
     Stem,
+    open_residual,
+    rms_norm,
     rope_angles,
     rotate,
 )
 from pallas_kernels.frame_attention import EMPTY_SLOT, frame_attention
+from pallas_kernels.qk_norm_rope_commit import qk_norm_rope_commit
 
 Params = dict[str, Any]
 REFERENCE_CELLS = 32  # short side of the latent grid of a 512x512 frame
@@ -51,7 +54,8 @@ def init_denoiser(key: Array, config: ModelConfig) -> Params:
 
     def everything(block, x, modulation, prompt):
         block.prompt_slot(prompt)
-        return block(x, modulation, lambda q, k, v: (q, None))
+        attend = lambda qkv, q_scale, k_scale: (qkv[:, :, 0], None)  # noqa: E731
+        return block(open_residual(x), modulation, attend)
 
     def init_block(key):
         modulation = jnp.zeros((1, 1, MODULATIONS, c.width))
@@ -69,7 +73,7 @@ def init_denoiser(key: Array, config: ModelConfig) -> Params:
         "blocks": jax.vmap(init_block)(jax.random.split(keys[3], c.layers))["params"],
         "slot_bias": jnp.tile(bias, (c.layers, c.heads, 1)),
         "head": Head(c, channels, f32).init(
-            keys[4], x, jnp.zeros((1, 1, 2, c.width)), latents, tau
+            keys[4], open_residual(x), jnp.zeros((1, 1, 2, c.width)), latents, tau
         )["params"],
     }
 
@@ -149,30 +153,31 @@ def denoise_clip(
     angles = jnp.tile(angles, (frames, 1))
     block = Block(c, dtype)
 
-    def layer(x, weights_and_bias):
+    def layer(residual, weights_and_bias):
         weights, bias = weights_and_bias
         variables = {"params": weights}
         prompt_k, prompt_v = block.apply(variables, tokens, method=Block.prompt_slot)
         slot_bias = clip_slot_bias(bias, frames, anchored)
 
-        def attend(q, k, v):
-            k = jnp.concatenate([prompt_k, rotate(k, angles)], axis=1)
-            v = jnp.concatenate([prompt_v, v], axis=1)
+        def attend(qkv, q_scale, k_scale):
+            q = rotate(rms_norm(qkv[:, :, 0], q_scale), angles)
+            k = rotate(rms_norm(qkv[:, :, 1], k_scale), angles)
             out = frame_attention(
-                rotate(q, angles),
-                k,
-                v,
+                q,
+                jnp.concatenate([prompt_k, k], axis=1),
+                jnp.concatenate([prompt_v, qkv[:, :, 2]], axis=1),
                 slot_bias,
                 prompt_tokens=c.prompt_tokens,
                 backend=backend,
             )
             return out, None
 
-        return block.apply(variables, x, modulation, attend)
+        return block.apply(variables, residual, modulation, attend)
 
-    x, _ = jax.lax.scan(layer, x, (params["blocks"], params["slot_bias"]))
+    layers = (params["blocks"], params["slot_bias"])
+    residual, _ = jax.lax.scan(layer, open_residual(x), layers)
     head = Head(c, channels, dtype)
-    return head.apply({"params": params["head"]}, x, last, source, present)
+    return head.apply({"params": params["head"]}, residual, last, source, present)
 
 
 def denoise_frame(
@@ -188,43 +193,48 @@ def denoise_frame(
     *,
     dtype: Any = jnp.float32,
     backend: str | None = None,
+    kernels: str = "xla",
     unroll: int | bool = True,
 ) -> tuple[Float[Array, "B G h w C"], FrameCache]:
     """One pass over the current frame, against the cache and into it.
 
     The last of the G frames is the current one; with G = 2 the first is the frame
     before it. Each frame's K and V go into its ring slot before attention reads all
-    slots in place. Returns the predicted clean latents and the written cache.
+    slots in place. `backend` is that of attention, `kernels` that of norms and commit.
+    Returns the predicted clean latents and the written cache.
     """
     c = config.denoiser
     b, groups, height, width, channels = noisy.shape
     n = (height // c.patch) * (width // c.patch)
     ring = c.ring + 1
-    starts = [
-        slot_start((cache.cursor - back) % ring, c, n)
-        for back in range(groups - 1, -1, -1)
-    ]
+    age = jnp.arange(groups - 1, -1, -1)
+    starts = slot_start((cache.cursor - age) % ring, c, n)  # [G]
     x = Stem(c, dtype).apply({"params": params["stem"]}, noisy, source, present)
     modulation, last = _conditioning(params, c, tau, step_size, (height, width), dtype)
     angles = rope_angles(height // c.patch, width // c.patch, c.head_width)
     angles = jnp.tile(angles, (groups, 1))
-    block = Block(c, dtype)
-
-    def write(slots, layer, values):
-        for group, start in enumerate(starts):
-            frame = values[None, :, group * n : (group + 1) * n].astype(slots.dtype)
-            slots = jax.lax.dynamic_update_slice(slots, frame, (layer, 0, start, 0, 0))
-        return slots
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    block = Block(c, dtype, kernels)
 
     def layer(carry, per_layer):
-        x, k_slots, v_slots = carry
+        residual, k_slots, v_slots = carry
         index, weights, bias = per_layer
 
-        def attend(q, k, v):
-            k_new = write(k_slots, index, rotate(k, angles))
-            v_new = write(v_slots, index, v)
+        def attend(qkv, q_scale, k_scale):
+            q, k_new, v_new = qk_norm_rope_commit(
+                qkv,
+                q_scale,
+                k_scale,
+                cos,
+                sin,
+                k_slots,
+                v_slots,
+                index,
+                starts,
+                backend=kernels,
+            )
             out = frame_attention(
-                rotate(q, angles),
+                q,
                 jax.lax.dynamic_index_in_dim(k_new, index, 0, keepdims=False),
                 jax.lax.dynamic_index_in_dim(v_new, index, 0, keepdims=False),
                 bias,
@@ -233,11 +243,13 @@ def denoise_frame(
             )
             return out, (k_new, v_new)
 
-        x, (k_new, v_new) = block.apply({"params": weights}, x, modulation, attend)
-        return (x, k_new, v_new), None
+        variables = {"params": weights}
+        residual, slots = block.apply(variables, residual, modulation, attend)
+        return (residual, *slots), None
 
     layers = (jnp.arange(c.layers), params["blocks"], slot_bias)
-    (x, k, v), _ = jax.lax.scan(layer, (x, cache.k, cache.v), layers, unroll=unroll)
-    head = Head(c, channels, dtype)
-    latents = head.apply({"params": params["head"]}, x, last, source, present)
+    begin = (open_residual(x), cache.k, cache.v)
+    (residual, k, v), _ = jax.lax.scan(layer, begin, layers, unroll=unroll)
+    head = Head(c, channels, dtype, kernels)
+    latents = head.apply({"params": params["head"]}, residual, last, source, present)
     return latents, dataclasses.replace(cache, k=k, v=v)

@@ -29,6 +29,7 @@ from mirage_jax.errors import MirageError
 Params = dict[str, Any]
 COMMITS = ("merged", "lagged", "clean")
 DTYPES = ("bfloat16", "float32")
+KERNELS = ("xla", "triton")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,7 @@ class StreamConfig:
       hold: frames without a source during which the last source is repeated.
       dtype: compute type, "bfloat16" or "float32".
       attention: attention backend by name; None chooses.
+      kernels: backend of the other kernels, the norms and the commit, by name.
       unroll: layers unrolled into the program (quicker to run, slower to compile).
     """
 
@@ -62,6 +64,7 @@ class StreamConfig:
     hold: int = 8
     dtype: str = "bfloat16"
     attention: str | None = None
+    kernels: str = "xla"
     unroll: bool = True
 
     def __post_init__(self):
@@ -81,6 +84,8 @@ class StreamConfig:
                 f"batch={self.batch} hold={self.hold}: a batch has at least one "
                 "stream, and a source is held for 0 or more frames"
             )
+        if self.kernels not in KERNELS:
+            raise MirageError(f"kernels={self.kernels!r}: choose one of {KERNELS}")
         if self.dtype not in DTYPES:
             raise MirageError(f"dtype={self.dtype!r}: choose one of {DTYPES}")
 
@@ -207,6 +212,7 @@ def _denoise(
         model,
         dtype=dtype,
         backend=stream.attention,
+        kernels=stream.kernels,
         unroll=stream.unroll,
     )
     bias = bias.astype(jnp.float32)

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mirage_jax.config import DenoiserConfig
+from pallas_kernels.modulated_norm import gated_residual_norm
 
 MODULATIONS = 6  # shift, scale and gate of the attention and of the MLP branch
 TIME_FEATURES = 64  # sines and cosines of flow time and of step size, each
@@ -114,15 +116,41 @@ class Conditioning(nn.Module):
         )
 
 
+@flax.struct.dataclass
+class Residual:
+    """The residual stream between two layers, with its last addend still apart.
+
+    Adding `gate * branch` and normalising the sum is one pass over memory, so the sum
+    is left to whoever normalises it next.
+
+    Attributes:
+      x: the stream without the addend.
+      branch: what the last MLP made.
+      gate: of each frame, on the branch.
+    """
+
+    x: Float[Array, "B G N D"]
+    branch: Float[Array, "B G N D"]
+    gate: Float[Array, "B G D"]
+
+
+def open_residual(x: Float[Array, "B G N D"]) -> Residual:
+    """A residual stream to which nothing has been added."""
+    return Residual(x, jnp.zeros_like(x), jnp.zeros_like(x[:, :, 0]))
+
+
 class Block(nn.Module):
     """Attention and MLP, each behind a modulated norm and a gate.
 
-    `attend(q, k, v)` gets queries, keys and values of the tokens at hand, normalised
-    but not rotated, and returns the attention output and whatever state it keeps.
+    `attend(qkv, q_scale, k_scale)` gets the projection of the tokens at hand,
+    [B, G * N, 3, K, E], and the scales of the norms of q and k; it returns the output
+    of attention [B, G * N, K, E] and whatever state it keeps. `kernels` names the
+    backend of the norms.
     """
 
     config: DenoiserConfig
     dtype: Any
+    kernels: str = "xla"
 
     def setup(self) -> None:
         c = self.config
@@ -144,21 +172,29 @@ class Block(nn.Module):
         return rms_norm(kv[:, :, 0], self.k_scale), kv[:, :, 1]
 
     def __call__(
-        self, x: Array, modulation: Array, attend: Callable[..., tuple[Array, Any]]
-    ) -> tuple[Array, Any]:
+        self,
+        residual: Residual,
+        modulation: Float[Array, "B G 6 D"],
+        attend: Callable[..., tuple[Array, Any]],
+    ) -> tuple[Residual, Any]:
         c = self.config
-        b, g, n, _ = x.shape
-        table = self.table.astype(self.dtype)[None, None]
-        m = (modulation + table)[:, :, :, None]  # [B, G, 6, 1, D]
-        y = rms_norm(x) * (1 + m[:, :, 1]) + m[:, :, 0]
+        b, g, n, _ = residual.x.shape
+        m = modulation + self.table.astype(self.dtype)[None, None]
+        x, y = gated_residual_norm(
+            residual.x,
+            residual.branch,
+            residual.gate,
+            m[:, :, 1],
+            m[:, :, 0],
+            backend=self.kernels,
+        )
         qkv = self.qkv(y).reshape(b, g * n, 3, c.heads, c.head_width)
-        q = rms_norm(qkv[:, :, 0], self.q_scale)
-        k = rms_norm(qkv[:, :, 1], self.k_scale)
-        y, state = attend(q, k, qkv[:, :, 2])
-        x = x + m[:, :, 2] * self.out(y.reshape(b, g, n, c.width))
-        y = rms_norm(x) * (1 + m[:, :, 4]) + m[:, :, 3]
-        x = x + m[:, :, 5] * self.down(nn.gelu(self.up(y)))
-        return x, state
+        y, state = attend(qkv, self.q_scale, self.k_scale)
+        branch = self.out(y.reshape(b, g, n, c.width))
+        x, y = gated_residual_norm(
+            x, branch, m[:, :, 2], m[:, :, 4], m[:, :, 3], backend=self.kernels
+        )
+        return Residual(x, self.down(nn.gelu(self.up(y))), m[:, :, 5]), state
 
 
 class Stem(nn.Module):
@@ -199,13 +235,20 @@ class Head(nn.Module):
     config: DenoiserConfig
     channels: int
     dtype: Any
+    kernels: str = "xla"
 
     @nn.compact
-    def __call__(self, x, modulation, source, present):
+    def __call__(self, residual, modulation, source, present):
         c = self.config
         height, width = source.shape[2:4]
-        m = modulation[:, :, :, None]
-        y = rms_norm(x) * (1 + m[:, :, 1]) + m[:, :, 0]
+        _, y = gated_residual_norm(
+            residual.x,
+            residual.branch,
+            residual.gate,
+            modulation[:, :, 1],
+            modulation[:, :, 0],
+            backend=self.kernels,
+        )
         zeros = nn.initializers.zeros
 
         def cells(channels, **kw):

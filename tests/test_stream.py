@@ -251,6 +251,7 @@ def test_the_unrolled_program_is_the_rolled_one():
         ({"batch": 0}, "batch=0"),
         ({"hold": -1}, "hold=-1"),
         ({"dtype": "float8"}, "dtype='float8'"),
+        ({"kernels": "cuda"}, "kernels='cuda'"),
     ],
 )
 def test_impossible_settings_are_one_line(change, named):

@@ -1,0 +1,40 @@
+"""The frame loop on the Triton kernels, run by the interpreter, is the same loop."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from toy_model import RING, frames, play, settings
+
+from pallas_kernels.modulated_norm import triton as norms
+from pallas_kernels.qk_norm_rope_commit import api as commit
+from pallas_kernels.qk_norm_rope_commit import triton as commit_triton
+
+CLOSE = 2e-4  # float32 through two layers, differently fused
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    norm = functools.partial(norms.gated_residual_norm, interpret=True)
+    monkeypatch.setattr(norms, "gated_residual_norm", norm)
+    one = functools.partial(commit_triton.qk_norm_rope_commit, interpret=True)
+    monkeypatch.setitem(commit._BACKENDS, "triton", one)
+
+
+@pytest.mark.parametrize("commit", ["merged", "lagged"])
+def test_the_stream_is_the_same_on_triton_kernels(commit, interpreted):
+    clip = frames(RING + 3)
+    found = play(settings(commit=commit, kernels="triton"), clip)
+    wanted = play(settings(commit=commit), clip)
+    np.testing.assert_allclose(found[1], wanted[1], atol=CLOSE)
+    # The memory too: what was committed is what the next frames will read.
+    np.testing.assert_allclose(found[2].cache.k, wanted[2].cache.k, atol=CLOSE)
+    np.testing.assert_allclose(found[2].cache.v, wanted[2].cache.v, atol=CLOSE)
+
+
+def test_a_card_that_cannot_says_so():
+    if jax.default_backend() == "gpu":
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(NotImplementedError, match="Ampere"):
+        play(settings(kernels="triton", steps=4), frames(1))
