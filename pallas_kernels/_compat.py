@@ -1,0 +1,92 @@
+"""All that differs between JAX releases, and the only file that names Pallas-Triton.
+
+Works with jax 0.10.2, 0.11.2 and 0.12. The Triton backend of Pallas is deprecated
+since 0.11 and alive in 0.12; a release without it leaves `HAS_TRITON` False, and the
+kernels then say that they cannot run instead of failing on import.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jaxtyping import Array
+
+try:
+    from jax.experimental.pallas import triton as _triton
+except ImportError:
+    HAS_TRITON = False
+else:
+    HAS_TRITON = True
+
+# Emitted by every lowering for a GPU. It is known: see the module's docstring.
+warnings.filterwarnings(
+    "ignore",
+    message="The Pallas Triton backend is deprecated",
+    category=DeprecationWarning,
+)
+
+
+def triton_call(
+    kernel: Callable[..., None],
+    *,
+    name: str,
+    num_warps: int,
+    num_stages: int,
+    interpret: bool,
+    **kwargs: Any,
+) -> Callable[..., Any]:
+    """`pl.pallas_call` by Triton, or by the interpreter on any device."""
+    if not HAS_TRITON:
+        raise NotImplementedError(f"jax {jax.__version__} has no Pallas-Triton")
+    params = _triton.CompilerParams(num_warps=num_warps, num_stages=num_stages)
+    return pl.pallas_call(
+        kernel, name=name, compiler_params=params, interpret=interpret, **kwargs
+    )
+
+
+def load(ref: Any, mask: Array | None = None) -> Array:
+    """Reads a block; 0 where the mask is False, without touching memory there."""
+    return _triton.load(ref, mask=mask, other=None if mask is None else 0)
+
+
+def store(ref: Any, value: Array, mask: Array | None = None) -> None:
+    """Writes a block where the mask is True."""
+    _triton.store(ref, value, mask=mask)
+
+
+def exp2(x: Array, *, interpret: bool) -> Array:
+    """2 ** x of float32 in one instruction; results below 2**-126 become 0.
+
+    The library's exp2 keeps such results, which a softmax has no use for, at the price
+    of a comparison and two multiplications an element.
+    """
+    if interpret:
+        return jnp.exp2(x)
+    [y] = _triton.elementwise_inline_asm(
+        "ex2.approx.ftz.f32 $0, $1;",
+        args=[x],
+        constraints="=f,f",
+        pack=1,
+        result_shape_dtypes=[jax.ShapeDtypeStruct(x.shape, x.dtype)],
+    )
+    return y
+
+
+@contextlib.contextmanager
+def lowering_for(device_kind: str, cores: int) -> Iterator[None]:
+    """Lowers Triton kernels for a GPU that is not there.
+
+    Args:
+      device_kind: a name that JAX knows, such as "NVIDIA A10" for any sm_86.
+      cores: its multiprocessors.
+    """
+    device = jax.sharding.AbstractDevice(
+        device_kind=device_kind, platform="gpu", num_cores=cores
+    )
+    mesh = jax.sharding.AbstractMesh((), (), abstract_device=device)
+    with jax.sharding.use_abstract_mesh(mesh):
+        yield
