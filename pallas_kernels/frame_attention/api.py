@@ -1,12 +1,17 @@
 """The dispatcher of frame attention."""
 
+import functools
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from pallas_kernels.frame_attention import cudnn, reference, xla
+from pallas_kernels import device
+from pallas_kernels.frame_attention import choice, cudnn, reference, triton, xla
+from pallas_kernels.frame_attention.problem import Problem, problem_of
 
 EMPTY_SLOT = -jnp.inf  # bias of a slot that holds nothing
 
@@ -14,8 +19,11 @@ _BACKENDS: dict[str, Callable[..., Array]] = {
     "reference": reference.attend,
     "xla": xla.attend,
     "cudnn": cudnn.attend,
+    "triton": triton.attend,
 }
+_READS_LAYERS = {"triton"}  # the others get a slice of the layer, which may be a copy
 _last_backend: str | None = None
+_warned: set[str] = set()
 
 
 def backends() -> tuple[str, ...]:
@@ -28,13 +36,70 @@ def last_backend() -> str | None:
     return _last_backend
 
 
+def _run(
+    name: str,
+    q: Array,
+    k: Array,
+    v: Array,
+    slot_bias: Array,
+    layer: Any,
+    *,
+    prompt_tokens: int,
+) -> Array:
+    """One backend, by name."""
+    if layer is None:
+        return _BACKENDS[name](q, k, v, slot_bias, prompt_tokens=prompt_tokens)
+    if name in _READS_LAYERS:
+        return _BACKENDS[name](
+            q, k, v, slot_bias, prompt_tokens=prompt_tokens, layer=layer
+        )
+    k, v = (jax.lax.dynamic_index_in_dim(x, layer, 0, keepdims=False) for x in (k, v))
+    return _BACKENDS[name](q, k, v, slot_bias, prompt_tokens=prompt_tokens)
+
+
+@functools.cache
+def _failure(name: str, problem: Problem) -> str | None:
+    """Why a backend does not compile here for these sizes; None where it does.
+
+    Inside a program a failure could not be caught any more: it comes when the whole
+    program is compiled, long after this function's caller has been traced.
+    """
+    layer = jax.ShapeDtypeStruct((), jnp.int32) if problem.layers else None
+    call = functools.partial(_run, name, prompt_tokens=problem.prompt)
+    try:
+        jax.jit(call).lower(*problem.abstract, layer).compile()
+    except Exception as error:  # whatever it is, a live stream must go on without it
+        return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+    return None
+
+
+def _usable(name: str, problem: Problem) -> bool:
+    """Whether a backend that was not asked for by name can be trusted here."""
+    if name == "xla":
+        return True  # what everything falls back to
+    failure = _failure(name, problem)
+    if failure is None:
+        return True
+    unsupported = failure.startswith(NotImplementedError.__name__)
+    if not unsupported and name not in _warned:
+        _warned.add(name)
+        warnings.warn(
+            f"frame attention goes on without {name!r}, which fails for {problem}: "
+            f"{failure}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return False
+
+
 def frame_attention(
     q: Float[Array, "B Q K E"],
-    k: Float[Array, "B M K E"],
-    v: Float[Array, "B M K E"],
+    k: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
+    v: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
     slot_bias: Float[Array, "B G K S"],
     *,
     prompt_tokens: int,
+    layer: Int[Array, ""] | int | None = None,
     backend: str | None = None,
 ) -> Float[Array, "B Q K E"]:
     """Attends from the G frames of one pass to the prompt slot and S-1 frame slots.
@@ -47,37 +112,30 @@ def frame_attention(
 
     Args:
       q: queries, after normalisation and rotation.
-      k, v: keys and values of all slots, read in place.
+      k, v: keys and values of all slots, read in place; of all layers where `layer`
+        is given.
       slot_bias: float32 bias by pass frame, head and slot.
       prompt_tokens: P, keys of slot 0.
-      backend: a name of `backends()`; None takes the best that the device has:
-        cuDNN for half precision on an NVIDIA GPU, else XLA.
+      layer: index of the layer in k and v. The Triton kernel reads it where it lies;
+        other backends slice it, which may copy a layer's whole cache.
+      backend: a name of `backends()`; None takes the fastest that was measured on
+        this device (see `choice`), without a measurement cuDNN for half precision on
+        an NVIDIA GPU, else XLA. A backend that does not compile here is passed over
+        with one warning.
 
     Raises:
       ValueError: the shapes do not fit together, or the backend is unknown.
       NotImplementedError: the backend that was asked for by name cannot do this.
     """
     global _last_backend
-    slots = slot_bias.shape[-1]
-    frame_keys = k.shape[1] - prompt_tokens
-    if slots < 2 or frame_keys % (slots - 1) or frame_keys <= 0:
-        raise ValueError(f"{k.shape=} does not hold {prompt_tokens=} and {slots=}")
-    if q.shape[1] % slot_bias.shape[1]:
-        raise ValueError(f"{q.shape=} does not split into groups of {slot_bias.shape=}")
-    if k.shape != v.shape or q.shape[::2] != k.shape[::2] or q.shape[3] != k.shape[3]:
-        raise ValueError(f"{q.shape=}, {k.shape=} and {v.shape=} do not fit")
-    if slot_bias.shape[::2] != q.shape[::2]:
-        raise ValueError(f"{q.shape=} and {slot_bias.shape=} do not fit")
+    problem = problem_of(q, k, v, slot_bias, prompt_tokens)
+    if (layer is None) != (problem.layers == 0):
+        raise ValueError(f"{k.shape=} and {layer=} do not fit")
     if backend is not None and backend not in _BACKENDS:
         raise ValueError(f"{backend=} is none of {backends()}")
-    automatic = ("cudnn", "xla") if jax.default_backend() == "gpu" else ("xla",)
-    for name in (backend,) if backend else automatic:
-        try:
-            out = _BACKENDS[name](q, k, v, slot_bias, prompt_tokens=prompt_tokens)
-        except NotImplementedError:
-            if backend:
-                raise
-            continue
-        _last_backend = name
-        return out
-    raise NotImplementedError(f"no backend for {q.shape=} {q.dtype=}")
+    if backend is None:
+        order = choice.backend_order(problem, device.present())
+        backend = next(name for name in order if _usable(name, problem))
+    out = _run(backend, q, k, v, slot_bias, layer, prompt_tokens=prompt_tokens)
+    _last_backend = backend
+    return out

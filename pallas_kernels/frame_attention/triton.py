@@ -1,0 +1,202 @@
+"""Frame attention by Pallas-Triton: keys read in place, shared out among programs.
+
+The kernels are in `kernel`; here they are called, given a configuration, and given a
+gradient. The backward pass computes attention again by cuDNN, or by XLA where cuDNN
+cannot, and pulls back through that: training runs many frames a pass, where cuDNN's
+flash backward is near the peak and a kernel of our own has nothing to add.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jaxtyping import Array, Float, Int
+
+from pallas_kernels import device
+from pallas_kernels._compat import triton_call
+from pallas_kernels.frame_attention import choice, cudnn, kernel, xla
+from pallas_kernels.frame_attention.config import (
+    WIDEST_HEAD,
+    Config,
+    default_config,
+    padded,
+)
+from pallas_kernels.frame_attention.problem import Problem, problem_of
+
+DTYPES = ("bfloat16", "float16", "float32")
+# Stands in where there is no GPU: any configuration runs in the interpreter.
+_ANY_CARD = device.Device("interpreter", (8, 6), 8)
+
+
+def forward(
+    q: Float[Array, "B Q K E"],
+    k: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
+    v: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
+    slot_bias: Float[Array, "B G K S"],
+    layer: Int[Array, "1"],
+    *,
+    problem: Problem,
+    config: Config,
+    interpret: bool,
+) -> Float[Array, "B Q K E"]:
+    """Calls the kernels as told: no choice, no check, no gradient.
+
+    Args:
+      layer: index into L; ignored where k and v have no such axis.
+      interpret: run as plain JAX operations, on any device.
+    """
+    p, c = problem, config
+    if not p.layers:
+        k, v, layer = k[None], v[None], jnp.zeros_like(layer)
+    # Programs index by themselves, so a block is the whole axis: one block of rows
+    # longer, as the last one may reach over the end, and as wide as a power of two.
+    width, count = padded(p.width), p.groups * p.queries
+    whole = pl.BlockSpec((1,), lambda i, j, h, b: (0,))
+    bias = pl.BlockSpec(
+        (None, p.groups, None, p.frames + 1), lambda i, j, h, b: (b, 0, h, 0)
+    )
+    queries = pl.BlockSpec(
+        (None, count + c.block_q, None, width), lambda i, j, h, b: (b, 0, h, 0)
+    )
+    slots = pl.BlockSpec(
+        (k.shape[0], None, k.shape[2] + c.block_k, None, width),
+        lambda i, j, h, b: (0, b, 0, h, 0),
+    )
+    if c.split == 1:
+        out_shape: Any = jax.ShapeDtypeStruct(q.shape, q.dtype)
+        out_specs: Any = queries
+    else:
+        f32 = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+        out_shape = f32((c.split, *q.shape)), f32((c.split, p.batch, p.heads, count))
+        out_specs = (
+            pl.BlockSpec(
+                (None, None, count + c.block_q, None, width),
+                lambda i, j, h, b: (j, b, 0, h, 0),
+            ),
+            pl.BlockSpec(
+                (None, None, None, count + c.block_q), lambda i, j, h, b: (j, b, h, 0)
+            ),
+        )
+    out = triton_call(
+        functools.partial(kernel.attend, problem=p, config=c, interpret=interpret),
+        name="frame_attention",
+        num_warps=c.num_warps,
+        num_stages=c.num_stages,
+        interpret=interpret,
+        grid=(p.groups * pl.cdiv(p.queries, c.block_q), c.split, p.heads, p.batch),
+        in_specs=[whole, bias, queries, slots, slots],
+        out_shape=out_shape,
+        out_specs=out_specs,
+    )(layer, slot_bias.astype(jnp.float32), q, k, v)
+    if c.split == 1:
+        return out
+    parts, lse = out
+    return _combine(parts, lse, q.dtype, p, c, interpret)
+
+
+def _combine(
+    parts: Float[Array, "split B Q K E"],
+    lse: Float[Array, "split B K Q"],
+    dtype: Any,
+    problem: Problem,
+    config: Config,
+    interpret: bool,
+) -> Float[Array, "B Q K E"]:
+    """The shares' outputs as one."""
+    _, batch, count, heads, _ = parts.shape
+    width, rows = padded(problem.width), kernel.combined_rows(problem)
+    shares = kernel.combined_shares(config)
+    return triton_call(
+        functools.partial(kernel.combine, problem=problem, config=config),
+        name="frame_attention_combine",
+        num_warps=4,
+        num_stages=1,
+        interpret=interpret,
+        grid=(pl.cdiv(count, rows), heads, batch),
+        in_specs=[
+            pl.BlockSpec(
+                (shares, None, count + rows, None, width),
+                lambda i, h, b: (0, b, 0, h, 0),
+            ),
+            pl.BlockSpec(
+                (shares, None, None, count + rows), lambda i, h, b: (0, b, h, 0)
+            ),
+        ],
+        out_shape=jax.ShapeDtypeStruct(parts.shape[1:], dtype),
+        out_specs=pl.BlockSpec(
+            (None, count + rows, None, width), lambda i, h, b: (b, 0, h, 0)
+        ),
+    )(parts, lse)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
+def _attend(q, k, v, slot_bias, layer, problem, config, interpret):
+    return forward(
+        q, k, v, slot_bias, layer, problem=problem, config=config, interpret=interpret
+    )
+
+
+def _attend_forward(q, k, v, slot_bias, layer, problem, config, interpret):
+    out = _attend(q, k, v, slot_bias, layer, problem, config, interpret)
+    return out, (q, k, v, slot_bias, layer)
+
+
+def _attend_backward(problem, config, interpret, saved, cotangent):
+    q, k, v, slot_bias, layer = saved
+
+    def again(q, k, v, slot_bias):
+        if problem.layers:
+            k, v = (jax.lax.dynamic_index_in_dim(x, layer[0], 0, False) for x in (k, v))
+        try:
+            return cudnn.attend(q, k, v, slot_bias, prompt_tokens=problem.prompt)
+        except NotImplementedError:
+            return xla.attend(q, k, v, slot_bias, prompt_tokens=problem.prompt)
+
+    _, pull = jax.vjp(again, q, k, v, slot_bias)
+    return *pull(cotangent), None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def attend(
+    q: Float[Array, "B Q K E"],
+    k: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
+    v: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
+    slot_bias: Float[Array, "B G K S"],
+    *,
+    prompt_tokens: int,
+    layer: Int[Array, ""] | int | None = None,
+    config: Config | None = None,
+    interpret: bool = False,
+) -> Float[Array, "B Q K E"]:
+    """See `api.frame_attention`.
+
+    Half-precision operands multiply with float32 accumulation, float32 operands in
+    full precision; the softmax is float32.
+
+    Args:
+      config: how to cut the work; None takes the measured one, or a safe default.
+      interpret: run on any device, slowly, for tests.
+
+    Raises:
+      NotImplementedError: no NVIDIA GPU of compute capability 8.0 or more, mixed or
+        unknown types, or heads wider than 256.
+    """
+    problem = problem_of(q, k, v, slot_bias, prompt_tokens)
+    if problem.dtype not in DTYPES or not q.dtype == k.dtype == v.dtype:
+        raise NotImplementedError(
+            f"the Triton kernel takes one of {DTYPES}: "
+            f"{q.dtype=}, {k.dtype=}, {v.dtype=}"
+        )
+    if problem.width > WIDEST_HEAD:
+        raise NotImplementedError(f"heads wider than {WIDEST_HEAD}: {problem.width=}")
+    card = _ANY_CARD if interpret else device.present()
+    if card is None or card.capability < device.LEAST_CAPABILITY:
+        raise NotImplementedError(f"the Triton kernel needs an Ampere GPU, not {card}")
+    if config is None:
+        config = choice.tuned_config(problem, card) or default_config(problem, card)
+    index = jnp.asarray(0 if layer is None else layer, jnp.int32).reshape(1)
+    return _attend(q, k, v, slot_bias, index, problem, config, interpret)
