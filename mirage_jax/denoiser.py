@@ -235,10 +235,11 @@ def denoise_frame(
             )
             out = frame_attention(
                 q,
-                jax.lax.dynamic_index_in_dim(k_new, index, 0, keepdims=False),
-                jax.lax.dynamic_index_in_dim(v_new, index, 0, keepdims=False),
+                k_new,
+                v_new,
                 bias,
                 prompt_tokens=c.prompt_tokens,
+                layer=index,
                 backend=backend,
             )
             return out, (k_new, v_new)

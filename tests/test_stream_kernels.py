@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from toy_model import RING, frames, play, settings
 
+from pallas_kernels.frame_attention import api as attention
+from pallas_kernels.frame_attention import triton as attention_triton
 from pallas_kernels.modulated_norm import triton as norms
 from pallas_kernels.qk_norm_rope_commit import api as commit
 from pallas_kernels.qk_norm_rope_commit import triton as commit_triton
@@ -18,14 +20,18 @@ CLOSE = 2e-4  # float32 through two layers, differently fused
 def interpreted(monkeypatch):
     norm = functools.partial(norms.gated_residual_norm, interpret=True)
     monkeypatch.setattr(norms, "gated_residual_norm", norm)
-    one = functools.partial(commit_triton.qk_norm_rope_commit, interpret=True)
-    monkeypatch.setitem(commit._BACKENDS, "triton", one)
+    for api, function in (
+        (attention, attention_triton.attend),
+        (commit, commit_triton.qk_norm_rope_commit),
+    ):
+        interpreted = functools.partial(function, interpret=True)
+        monkeypatch.setitem(api._BACKENDS, "triton", interpreted)
 
 
 @pytest.mark.parametrize("commit", ["merged", "lagged"])
 def test_the_stream_is_the_same_on_triton_kernels(commit, interpreted):
     clip = frames(RING + 3)
-    found = play(settings(commit=commit, kernels="triton"), clip)
+    found = play(settings(commit=commit, attention="triton", kernels="triton"), clip)
     wanted = play(settings(commit=commit), clip)
     np.testing.assert_allclose(found[1], wanted[1], atol=CLOSE)
     # The memory too: what was committed is what the next frames will read.
