@@ -33,7 +33,8 @@ class Measured:
 
 
 @functools.cache
-def _measured(device: Device) -> tuple[Measured, ...]:
+def measured(device: Device) -> tuple[Measured, ...]:
+    """All rows of the device's table; a row that makes no sense is reported and left."""
     rows = []
     for row in tuned_table.entries(device, OP):
         try:
@@ -67,7 +68,7 @@ def _distance(a: Problem, b: Problem) -> float:
 
 def nearest(problem: Problem, device: Device) -> Measured | None:
     """The measurement of this problem or of one close to it."""
-    rows = _measured(device)
+    rows = measured(device)
     if not rows:
         return None
     best = min(rows, key=lambda row: _distance(problem, row.problem))

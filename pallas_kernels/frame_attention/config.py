@@ -55,9 +55,16 @@ class Config:
 
 
 def shared_memory(config: Config, problem: Problem) -> int:
-    """Bytes a program takes: its queries, and `num_stages` blocks of K and of V."""
-    row = padded(problem.width) * problem.itemsize
-    return row * (config.block_q + 2 * config.num_stages * config.block_k)
+    """Bytes a program may take, checked against the compiler's own count.
+
+    Its queries, `num_stages` blocks of K and of V; later, in the same place, the
+    float32 output on its way to another layout. And for the sums over a row that
+    warps share a float32 a query.
+    """
+    width = padded(problem.width)
+    rows = config.block_q + 2 * config.num_stages * config.block_k
+    output = 4 * config.block_q * width
+    return max(rows * width * problem.itemsize, output) + 4 * config.block_q
 
 
 def programs(config: Config, problem: Problem) -> int:

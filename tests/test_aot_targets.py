@@ -1,0 +1,122 @@
+"""Every configuration compiles for sm_86, sm_80 and sm_90, without any of them.
+
+Needs JAX's CUDA plugin of the same version as jax (jax-cuda12-plugin and
+jax-cuda12-pjrt, without their dependencies) and NVIDIA's nvcc, nvrtc, runtime and
+nvjitlink packages; no GPU, no driver, no cuDNN.
+"""
+
+import functools
+import json
+
+import gpu_targets
+import jax
+import jax.numpy as jnp
+import pytest
+from gpu_targets import H100, RTX_3090, TARGETS, Target, compile_for
+
+from pallas_kernels import tuned_table
+from pallas_kernels.frame_attention import choice, triton
+from pallas_kernels.frame_attention.config import (
+    Config,
+    default_config,
+    search_space,
+    shared_memory,
+)
+from pallas_kernels.frame_attention.problem import Problem
+from pallas_kernels.frame_attention.specs import BARS, DEFAULT_MODEL
+
+missing = gpu_targets.plugin_missing()
+pytestmark = pytest.mark.skipif(missing is not None, reason=str(missing))
+
+LAYER = jax.ShapeDtypeStruct((1,), jnp.int32)
+REAL = BARS | DEFAULT_MODEL
+ODD = {
+    "odd_tokens": Problem(3, 1, 49, 9, 49, 7, 6, 64),
+    "tokens_144": Problem(1, 2, 144, 9, 144, 8, 12, 96),
+    "float32": Problem(1, 1, 256, 8, 256, 32, 12, 128, "float32"),
+    "float16": Problem(1, 1, 256, 8, 256, 32, 12, 128, "float16"),
+    "widest": Problem(1, 1, 256, 8, 256, 32, 4, 256),
+    "layers": Problem(1, 1, 256, 9, 256, 32, 12, 128, layers=30),
+    # K of more than 2**32 bytes: addresses of 64 bits.
+    "huge": Problem(40, 1, 256, 8, 256, 32, 12, 128, layers=30),
+}
+PROBLEMS = {name: spec.problem for name, spec in REAL.items()} | ODD
+
+
+def kernel(problem: Problem, config: Config):
+    return functools.partial(
+        triton.forward, problem=problem, config=config, interpret=False
+    )
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.file)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_default_compiles(name: str, target: Target) -> None:
+    problem = PROBLEMS[name]
+    config = default_config(problem, target.device)
+    compile_for(target, kernel(problem, config), *problem.abstract, LAYER)
+
+
+@pytest.mark.parametrize("path", sorted(tuned_table.FOLDER.glob("*.json")), ids=str)
+def test_every_tuned_configuration_compiles_on_its_card(path) -> None:
+    kind = json.loads(path.read_text())["device"]
+    targets = [t for t in TARGETS if t.device.kind == kind]
+    if not targets:
+        pytest.skip(f"no description of {kind} under {gpu_targets.FOLDER}")
+    for row in choice.measured(targets[0].device):
+        call = kernel(row.problem, row.config)
+        compile_for(targets[0], call, *row.problem.abstract, LAYER)
+
+
+@pytest.mark.parametrize("target", [RTX_3090, H100], ids=lambda t: t.file)
+@pytest.mark.parametrize("name", ["lsd_256", "default_256", "float32"])
+def test_shared_memory_is_what_the_search_counts_on(name: str, target: Target) -> None:
+    """The count may not be below the truth: the search would offer what cannot run."""
+    problem = PROBLEMS[name]
+    space = search_space(problem, target.device)
+    for config in space[:: max(1, len(space) // 4)]:
+        asked = gpu_targets.requested_shared_memory(
+            target, kernel(problem, config), *problem.abstract, LAYER
+        )
+        assert asked <= shared_memory(config, problem), config
+
+
+def test_too_much_shared_memory_is_refused() -> None:
+    """The check above means something: what does not fit does not compile."""
+    problem = PROBLEMS["lsd_256"]
+    config = Config(128, 128, 1, 8, 3)
+    assert shared_memory(config, problem) > RTX_3090.device.shared_memory
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Shared memory size limit"):
+        compile_for(RTX_3090, kernel(problem, config), *problem.abstract, LAYER)
+
+
+def test_the_cache_of_all_layers_is_read_without_a_copy() -> None:
+    """A pass that writes each layer's slot and attends holds no second cache."""
+    problem = Problem(1, 1, 256, 9, 256, 32, 12, 128, layers=4)
+    config = default_config(problem, H100.device)
+    q, k, v, bias = problem.abstract
+
+    def frame(q, k, v, bias, start):
+        for layer in range(problem.layers):
+            at = (layer, 0, start[0], 0, 0)
+            k = jax.lax.dynamic_update_slice(k, q[None], at)
+            v = jax.lax.dynamic_update_slice(v, -q[None], at)
+            index = jnp.full((1,), layer, jnp.int32)
+            q = kernel(problem, config)(q, k, v, bias, index)
+        return q, k, v
+
+    program = compile_for(H100, frame, q, k, v, bias, LAYER, donate=(1, 2))
+    layer_bytes = k.size // problem.layers * k.dtype.itemsize
+    partial_sums = config.split * q.size * 4
+    temporary = program.memory_analysis().temp_size_in_bytes
+    assert temporary < partial_sums + layer_bytes // 2
+    copies = [
+        line
+        for line in program.as_text().splitlines()
+        if f" = {_hlo(k)}" in line and " copy" in line
+    ]
+    assert not copies
+
+
+def _hlo(x: jax.ShapeDtypeStruct) -> str:
+    return "bf16[" + ",".join(map(str, x.shape)) + "]"
