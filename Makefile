@@ -8,13 +8,15 @@ export VENV
 
 python := $(VENV)/bin/python
 
-.PHONY: help setup setup-dev demo test suite smoke test-py312 test-gpu format lint types clean
+.PHONY: help setup setup-dev demo test suite smoke test-py312 test-aot test-gpu format \
+  lint types clean
 
 help:
 	@echo "make demo        restyle the embedded clip"
 	@echo "make test        format, lint and type checks, then the whole test suite"
 	@echo "make smoke       imports and the frame stream only"
 	@echo "make test-py312  the same with Python 3.12, in an environment of its own"
+	@echo "make test-aot    compile the kernels for GPUs that are not there (Python 3.12)"
 	@echo "make test-gpu    the tests that need an NVIDIA GPU"
 	@echo "make format      rewrite the sources in the project's format"
 	@echo "make lint, make types, make suite: the parts of make test"
@@ -40,6 +42,12 @@ smoke: setup-dev
 test-py312:
 	$(MAKE) smoke VENV=.venv-py312 PYTHON=$(PYTHON312)
 
+# In an environment of its own: with the CUDA plugin installed, JAX looks for a GPU.
+AOT_VENV ?= .venv-aot
+test-aot:
+	VENV=$(AOT_VENV) scripts/setup.sh --aot
+	JAX_PLATFORMS=cpu $(AOT_VENV)/bin/python -m pytest -m aot -n $(WORKERS) -q
+
 test-gpu: setup-dev
 	JAX_PLATFORMS=cuda,cpu $(python) -m pytest -m gpu -q
 
@@ -55,5 +63,5 @@ types: setup-dev
 	$(python) -m mypy
 
 clean:
-	rm -rf .venv .venv-py312 .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis outputs
+	rm -rf .venv .venv-py312 .venv-aot .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis outputs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -50,7 +50,11 @@ def triton_call(
 
 def load(ref: Any, mask: Array | None = None) -> Array:
     """Reads a block; 0 where the mask is False, without touching memory there."""
-    return _triton.load(ref, mask=mask, other=None if mask is None else 0)
+    if mask is None:
+        return _triton.load(ref)
+    # An integer 0 could not be cast to 8-bit floats.
+    zero = 0.0 if jnp.issubdtype(ref.dtype, jnp.floating) else 0
+    return _triton.load(ref, mask=mask, other=zero)
 
 
 def store(ref: Any, value: Array, mask: Array | None = None) -> None:

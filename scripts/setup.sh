@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh          what running and training need
 #   scripts/setup.sh --dev    the same, and the tools of `make test`
+#   scripts/setup.sh --aot    the same, and what compiles for GPUs that are not there
 #   scripts/setup.sh --plan   print what would be used and install nothing
 #
 # Environment variables:
@@ -127,6 +128,10 @@ install_dev() {
   pip_install -r requirements-dev.txt
 }
 
+install_aot() {
+  pip_install -r requirements-aot.txt
+}
+
 find_python
 find_build
 if [[ ${1:-} == --plan ]]; then
@@ -145,6 +150,9 @@ unset PIP_TARGET PIP_PREFIX
 run_key=$(key_of requirements*.txt)
 make_venv
 install_once "$venv/.stamp-run" "$run_key" install_run
-if [[ ${1:-} == --dev ]]; then
+if [[ ${1:-} == --dev || ${1:-} == --aot ]]; then
   install_once "$venv/.stamp-dev" "$run_key" install_dev
+fi
+if [[ ${1:-} == --aot ]]; then
+  install_once "$venv/.stamp-aot" "$run_key" install_aot
 fi

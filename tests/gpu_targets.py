@@ -62,15 +62,18 @@ def _sharding(description: str) -> Any:
 def compile_for(
     target: Target,
     call: Callable[..., Any],
-    *operands: jax.ShapeDtypeStruct,
+    *operands: Any,
     donate: tuple[int, ...] = (),
     description: str | None = None,
 ) -> Any:
-    """The compiled program; `description` takes the place of the target's own."""
+    """The compiled program for operands given as trees of shapes.
+
+    `description` takes the place of the target's own.
+    """
     sharding = _sharding(description or target.description)
-    shaped = [
-        jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for x in operands
-    ]
+    shaped = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), operands
+    )
     with lowering_for(target.known_kind, target.device.cores):
         lowered = jax.jit(call, donate_argnums=donate).lower(*shaped)
     return lowered.compile()
