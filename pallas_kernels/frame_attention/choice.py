@@ -34,7 +34,7 @@ class Measured:
 
 @functools.cache
 def measured(device: Device) -> tuple[Measured, ...]:
-    """All rows of the device's table; a row that makes no sense is reported and left."""
+    """All rows of the device's table; a senseless row is reported and left out."""
     rows = []
     for row in tuned_table.entries(device, OP):
         try:
