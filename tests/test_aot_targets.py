@@ -1,12 +1,14 @@
 """Every configuration compiles for sm_86, sm_80 and sm_90, without any of them.
 
-Needs JAX's CUDA plugin of the same version as jax (jax-cuda12-plugin and
-jax-cuda12-pjrt, without their dependencies) and NVIDIA's nvcc, nvrtc, runtime and
-nvjitlink packages; no GPU, no driver, no cuDNN.
+`make test-aot` installs what it takes (JAX's CUDA plugin and NVIDIA's compilers; no
+GPU, no driver, no cuDNN) and runs it.
 """
 
 import functools
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import gpu_targets
 import jax
@@ -26,7 +28,10 @@ from pallas_kernels.frame_attention.problem import Problem
 from pallas_kernels.frame_attention.specs import BARS, DEFAULT_MODEL
 
 missing = gpu_targets.plugin_missing()
-pytestmark = pytest.mark.skipif(missing is not None, reason=str(missing))
+pytestmark = [
+    pytest.mark.aot,
+    pytest.mark.skipif(missing is not None, reason=str(missing)),
+]
 
 LAYER = jax.ShapeDtypeStruct((1,), jnp.int32)
 REAL = BARS | DEFAULT_MODEL
@@ -43,7 +48,7 @@ ODD = {
 PROBLEMS = {name: spec.problem for name, spec in REAL.items()} | ODD
 
 
-def kernel(problem: Problem, config: Config):
+def kernel(problem: Problem, config: Config) -> Callable[..., Any]:
     return functools.partial(
         triton.forward, problem=problem, config=config, interpret=False
     )
@@ -58,7 +63,7 @@ def test_the_default_compiles(name: str, target: Target) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(tuned_table.FOLDER.glob("*.json")), ids=str)
-def test_every_tuned_configuration_compiles_on_its_card(path) -> None:
+def test_every_tuned_configuration_compiles_on_its_card(path: Path) -> None:
     kind = json.loads(path.read_text())["device"]
     targets = [t for t in TARGETS if t.device.kind == kind]
     if not targets:
