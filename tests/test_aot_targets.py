@@ -7,6 +7,9 @@ nvjitlink packages; no GPU, no driver, no cuDNN.
 
 import functools
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import gpu_targets
 import jax
@@ -43,7 +46,7 @@ ODD = {
 PROBLEMS = {name: spec.problem for name, spec in REAL.items()} | ODD
 
 
-def kernel(problem: Problem, config: Config):
+def kernel(problem: Problem, config: Config) -> Callable[..., Any]:
     return functools.partial(
         triton.forward, problem=problem, config=config, interpret=False
     )
@@ -58,7 +61,7 @@ def test_the_default_compiles(name: str, target: Target) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(tuned_table.FOLDER.glob("*.json")), ids=str)
-def test_every_tuned_configuration_compiles_on_its_card(path) -> None:
+def test_every_tuned_configuration_compiles_on_its_card(path: Path) -> None:
     kind = json.loads(path.read_text())["device"]
     targets = [t for t in TARGETS if t.device.kind == kind]
     if not targets:
