@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,10 +65,21 @@ def test_the_fastest_measured_backend_comes_first():
 def test_a_measurement_serves_its_neighbours():
     problem = BARS["lsd_256"].problem
     write_table([row(problem, triton=15.0, xla=300.0)])
-    for change in ({"layers": 30}, {"frames": 9}, {"prompt": 8}, {"keys": 512}):
+    near_changes: list[dict[str, Any]] = [
+        {"layers": 30},
+        {"frames": 9},
+        {"prompt": 8},
+        {"keys": 512},
+    ]
+    for change in near_changes:
         near = dataclasses.replace(problem, **change)
         assert choice.tuned_config(near, H100) == CONFIG, change
-    for change in ({"width": 64}, {"dtype": "float32"}, {"queries": 1024}):
+    far_changes: list[dict[str, Any]] = [
+        {"width": 64},
+        {"dtype": "float32"},
+        {"queries": 1024},
+    ]
+    for change in far_changes:
         far = dataclasses.replace(problem, **change)
         assert choice.tuned_config(far, H100) is None, change
 
@@ -105,8 +117,8 @@ def test_a_backend_that_fails_to_compile_is_passed_over_with_one_warning():
         warnings.simplefilter("error")
         # Neither again for the same sizes, nor for others.
         frame_attention(*operands, prompt_tokens=spec.problem.prompt)
-        doubled = [jnp.concatenate([x, x]) for x in operands]
-        assert problem_of(*doubled, spec.problem.prompt) == other
+        q, k, v, bias = doubled = [jnp.concatenate([x, x]) for x in operands]
+        assert problem_of(q, k, v, bias, spec.problem.prompt) == other
         again = frame_attention(*doubled, prompt_tokens=spec.problem.prompt)
     np.testing.assert_allclose(again[:1], found, atol=1e-6)
 
@@ -173,7 +185,8 @@ def test_a_layer_needs_layers_and_layers_a_layer():
 @pytest.mark.parametrize("name", SPECS)
 def test_sizes_follow_from_the_operands(name):
     problem = SPECS[name].problem
-    assert problem_of(*problem.abstract, problem.prompt) == problem
+    q, k, v, bias = problem.abstract
+    assert problem_of(q, k, v, bias, problem.prompt) == problem
 
 
 def test_sizes_that_are_none_are_named():
