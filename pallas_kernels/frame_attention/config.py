@@ -7,6 +7,7 @@ is safe on any card; better ones are measured (see `choice`).
 import dataclasses
 import itertools
 
+from pallas_kernels import blocks
 from pallas_kernels.device import Device
 from pallas_kernels.frame_attention.problem import Problem
 
@@ -17,7 +18,7 @@ _REGISTERS = 200  # 32-bit registers a thread that its tiles may take, of 255
 
 def padded(size: int) -> int:
     """The power of two that holds `size`, at least `LEAST_BLOCK`."""
-    return max(LEAST_BLOCK, 1 << (size - 1).bit_length())
+    return blocks.padded(size, LEAST_BLOCK)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,18 +29,12 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array
 
 from pallas_kernels._compat import exp2, load, store
+from pallas_kernels.blocks import joint_mask
 from pallas_kernels.frame_attention.config import Config, padded
 from pallas_kernels.frame_attention.problem import Problem
 
 LOG2_E = 1.4426950408889634
 Carry = tuple[Array, Array, Array]  # accumulator [Q, E], maximum [Q], sum [Q]
-
-
-def _mask(rows: Array | None, columns: Array | None) -> Array | None:
-    """Joint mask [R, C] of row and column masks; None where nothing is masked."""
-    if rows is None:
-        return None if columns is None else columns[None, :]
-    return rows[:, None] if columns is None else rows[:, None] & columns[None, :]
 
 
 def _dot(a: Array, b: Array, contract: int) -> Array:
@@ -85,7 +79,7 @@ def attend(
     layer = layer_ref[0]
     scale = p.width**-0.5 * LOG2_E
 
-    q = load(q_ref.at[here, :], _mask(rows, columns))  # [Q, E]
+    q = load(q_ref.at[here, :], joint_mask(rows, columns))  # [Q, E]
 
     def attend_slot(
         start: Any, length: int, bias: Array, block: int, mine: Any, carry: Carry
@@ -94,7 +88,7 @@ def attend(
             acc, top, total = carry
             at = pl.ds(start + i * block, block)
             seen = i * block + jnp.arange(block) < length if length % block else None
-            mask = _mask(seen, columns)
+            mask = joint_mask(seen, columns)
             k = load(k_ref.at[layer, at, :], mask)  # [M, E]
             dots = _dot(q, k, 1)  # [Q, M]
             if seen is not None:
@@ -132,7 +126,7 @@ def attend(
     acc, top, total = jax.lax.fori_loop(0, frames, attend_frame, carry)
     # A share whose slots are all empty has the sum 0: its output is 0, its lse -inf.
     out = acc / jnp.where(total == 0, 1.0, total)[:, None]
-    store(out_ref.at[here, :], out.astype(out_ref.dtype), _mask(rows, columns))
+    store(out_ref.at[here, :], out.astype(out_ref.dtype), joint_mask(rows, columns))
     if lse_refs:
         store(lse_refs[0].at[here], top + jnp.log2(total), rows)
 
@@ -158,7 +152,7 @@ def combine(
     lse = load(lse_ref.at[:, here], lse_mask)  # [split, Q]
     lse = jnp.where(written[:, None], lse, -jnp.inf)
     weights = jnp.exp2(lse - jnp.max(lse, axis=0)[None])
-    mask = _mask(seen, columns)
+    mask = joint_mask(seen, columns)
     part_mask = written[:, None, None]
     if mask is not None:
         part_mask = part_mask & mask[None]

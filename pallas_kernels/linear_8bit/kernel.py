@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from pallas_kernels._compat import load, store
+from pallas_kernels.blocks import joint_mask
 from pallas_kernels.linear_8bit.problem import Config, Problem
 
 _TANH_SCALE = math.sqrt(2 / math.pi)
@@ -52,13 +53,6 @@ def linear(*refs: Any, problem: Problem, config: Config) -> None:
     )
     here, there = pl.ds(first_row, c.block_m), pl.ds(first_output, c.block_n)
 
-    def joint(down: jax.Array | None, right: jax.Array | None, shape: Any) -> Any:
-        if down is None and right is None:
-            return None
-        mask = jnp.ones(shape, jnp.bool_)
-        mask = mask if down is None else mask & down[:, None]
-        return mask if right is None else mask & right[None, :]
-
     whole = jnp.int32 if p.format == "int8" else jnp.float32
 
     def step(i, total):
@@ -66,10 +60,8 @@ def linear(*refs: Any, problem: Problem, config: Config) -> None:
         inner = None
         if p.inputs % c.block_k:
             inner = i * c.block_k + jnp.arange(c.block_k) < p.inputs
-        x = load(x_ref.at[here, at], joint(rows, inner, (c.block_m, c.block_k)))
-        weight = load(
-            weight_ref.at[there, at], joint(outputs, inner, (c.block_n, c.block_k))
-        )
+        x = load(x_ref.at[here, at], joint_mask(rows, inner))
+        weight = load(weight_ref.at[there, at], joint_mask(outputs, inner))
         return total + jax.lax.dot_general(
             x, weight, (((1,), (1,)), ((), ())), preferred_element_type=whole
         )
@@ -78,7 +70,7 @@ def linear(*refs: Any, problem: Problem, config: Config) -> None:
     total = jax.lax.fori_loop(0, pl.cdiv(p.inputs, c.block_k), step, total)
     y = total.astype(jnp.float32) * load(x_scale_ref.at[here], rows)[:, None]
     y = y * load(weight_scale_ref.at[there], outputs)[None, :]
-    mask = joint(rows, outputs, (c.block_m, c.block_n))
+    mask = joint_mask(rows, outputs)
     if bias_ref is not None:
         y = y + load(bias_ref.at[there], outputs).astype(jnp.float32)[None, :]
     if p.activation == "gelu":

@@ -3,13 +3,11 @@
 import dataclasses
 import itertools
 
+from pallas_kernels.blocks import padded
+
 LEAST_BLOCK = 16
 LEAST_INNER = 32  # inputs that a matrix unit takes of 8-bit numbers
 _REGISTERS = 200  # 32-bit registers a thread that the accumulator may take, of 255
-
-
-def _is_power_of_two(size: int) -> bool:
-    return size > 0 and size & (size - 1) == 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Config:
             ("block_k", LEAST_INNER),
         ):
             size = getattr(self, name)
-            if size < least or not _is_power_of_two(size):
+            if size < least or size != padded(size):
                 raise ValueError(
                     f"{name}={size} must be a power of two from {least} on"
                 )

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from pallas_kernels._compat import load, store
+from pallas_kernels.blocks import joint_mask, padded
 from pallas_kernels.eight_bit import row_scale, to_format
-from pallas_kernels.modulated_norm.problem import Config, Problem, padded
+from pallas_kernels.modulated_norm.problem import Config, Problem
 from pallas_kernels.modulated_norm.reference import EPSILON
 
 
@@ -37,15 +38,7 @@ def norm(*refs: Any, problem: Problem, config: Config) -> None:
         first + jnp.arange(config.rows) < p.tokens if p.tokens % config.rows else None
     )
     columns = jnp.arange(width) < p.width if width != p.width else None
-    mask = None
-    for part in (
-        None if rows is None else rows[:, None],
-        None if columns is None else columns[None, :],
-    ):
-        if part is not None:
-            mask = part if mask is None else mask & part
-    if mask is not None:
-        mask = jnp.broadcast_to(mask, (config.rows, width))
+    mask = joint_mask(rows, columns)
 
     def vector(ref: Any) -> jax.Array:
         return load(ref.at[:], columns).astype(jnp.float32)[None, :]

@@ -2,12 +2,9 @@
 
 import dataclasses
 
+from pallas_kernels.blocks import padded
+
 MOST_ELEMENTS = 16384  # of a program's rows: beyond, registers spill
-
-
-def padded(size: int) -> int:
-    """The power of two that holds `size`."""
-    return 1 << (size - 1).bit_length()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,15 +14,11 @@ from jaxtyping import Array, Float
 
 from pallas_kernels import device
 from pallas_kernels._compat import triton_call
+from pallas_kernels.blocks import padded
 from pallas_kernels.eight_bit import Quantised
 from pallas_kernels.modulated_norm import reference
 from pallas_kernels.modulated_norm.kernel import norm
-from pallas_kernels.modulated_norm.problem import (
-    Config,
-    Problem,
-    default_config,
-    padded,
-)
+from pallas_kernels.modulated_norm.problem import Config, Problem, default_config
 
 DTYPES = ("bfloat16", "float16", "float32")
 WIDEST = 8192

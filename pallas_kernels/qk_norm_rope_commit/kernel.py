@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from pallas_kernels._compat import load, store
-from pallas_kernels.qk_norm_rope_commit.problem import Config, Problem, padded
+from pallas_kernels.blocks import joint_mask, padded
+from pallas_kernels.qk_norm_rope_commit.problem import Config, Problem
 from pallas_kernels.qk_norm_rope_commit.reference import EPSILON
 
 Halves = tuple[jax.Array, jax.Array]
@@ -53,12 +54,8 @@ def commit(
     half, wide = p.width // 2, padded(p.width // 2)
     rows = first + jnp.arange(c.rows) < p.tokens if p.tokens % c.rows else None
     columns = jnp.arange(wide) < half if wide != half else None
-    mask = None
-    if rows is not None or columns is not None:
-        # Masked channels would fall into the other half, or the next head.
-        mask = jnp.ones((c.rows, wide), jnp.bool_)
-        mask = mask if rows is None else mask & rows[:, None]
-        mask = mask if columns is None else mask & columns[None, :]
+    # Masked channels would fall into the other half, or the next head.
+    mask = joint_mask(rows, columns)
     here = pl.ds(group * p.tokens + first, c.rows)
     slot = pl.ds(starts_ref[group] + first, c.rows)
     layer = layer_ref[0]

@@ -2,12 +2,9 @@
 
 import dataclasses
 
+from pallas_kernels.blocks import padded
+
 MOST_ELEMENTS = 8192  # of a half of a program's tokens: beyond, registers spill
-
-
-def padded(size: int) -> int:
-    """The power of two that holds `size`."""
-    return 1 << (size - 1).bit_length()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,12 +9,12 @@ from jaxtyping import Array, Float, Int
 
 from pallas_kernels import device
 from pallas_kernels._compat import triton_call
+from pallas_kernels.blocks import padded
 from pallas_kernels.qk_norm_rope_commit.kernel import commit
 from pallas_kernels.qk_norm_rope_commit.problem import (
     Config,
     Problem,
     default_config,
-    padded,
 )
 
 DTYPES = ("bfloat16", "float16", "float32")
