@@ -1,7 +1,8 @@
 """Measured tables: `tuned/<device>.json`, one a device, read where there is one.
 
-    {"device": ..., "jax": ..., "<op>": [{"problem": {...}, "config": {...},
-                                          "microseconds": {"<backend>": ...}}, ...]}
+    {"device": ..., "capability": [9, 0], "cores": 132, "jax": ...,
+     "<op>": [{"problem": {...}, "config": {...}, "microseconds": {"<backend>": ...}},
+              ...]}
 
 Written by `experiments/autotune.py` on the device itself.
 """
@@ -10,7 +11,10 @@ import functools
 import json
 import pathlib
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import jax
 
 from pallas_kernels.device import Device
 
@@ -42,3 +46,28 @@ def entries(device: Device, op: str) -> tuple[dict[str, Any], ...]:
         warnings.warn(f"unreadable table {path}: {error}", RuntimeWarning, stacklevel=2)
         return ()
     return found
+
+
+def write(device: Device, op: str, rows: Sequence[Mapping[str, Any]]) -> pathlib.Path:
+    """Puts rows into the device's table, whole or not at all.
+
+    A new row takes the place of an old one of the same problem; rows of other
+    problems and other operations stay.
+    """
+    path = path_of(device)
+    table = json.loads(path.read_text()) if path.exists() else {}
+    new = [row["problem"] for row in rows]
+    kept = [row for row in table.get(op, ()) if row["problem"] not in new]
+    table |= {
+        "device": device.kind,
+        "capability": device.capability,
+        "cores": device.cores,
+        "jax": jax.__version__,
+        op: [*kept, *rows],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(table, indent=1) + "\n")
+    temporary.replace(path)
+    entries.cache_clear()
+    return path

@@ -17,6 +17,7 @@ import pytest
 from gpu_targets import H100, RTX_3090, TARGETS, Target, compile_for
 
 from pallas_kernels import tuned_table
+from pallas_kernels.device import Device
 from pallas_kernels.frame_attention import choice, triton
 from pallas_kernels.frame_attention.config import (
     Config,
@@ -64,13 +65,14 @@ def test_the_default_compiles(name: str, target: Target) -> None:
 
 @pytest.mark.parametrize("path", sorted(tuned_table.FOLDER.glob("*.json")), ids=str)
 def test_every_tuned_configuration_compiles_on_its_card(path: Path) -> None:
-    kind = json.loads(path.read_text())["device"]
-    targets = [t for t in TARGETS if t.device.kind == kind]
-    if not targets:
-        pytest.skip(f"no description of {kind} under {gpu_targets.FOLDER}")
-    for row in choice.measured(targets[0].device):
+    table = json.loads(path.read_text())
+    capability = tuple(table["capability"])
+    card = Device(table["device"], capability, table["cores"])
+    target = next(t for t in TARGETS if t.device.capability == capability)
+    assert tuned_table.path_of(card) == path and choice.measured(card)
+    for row in choice.measured(card):
         call = kernel(row.problem, row.config)
-        compile_for(targets[0], call, *row.problem.abstract, LAYER)
+        compile_for(target, call, *row.problem.abstract, LAYER)
 
 
 @pytest.mark.parametrize("target", [RTX_3090, H100], ids=lambda t: t.file)

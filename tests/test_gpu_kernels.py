@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from pallas_kernels.frame_attention.specs import SPECS
 pytestmark = pytest.mark.gpu
 
 
-def relative(found, wanted) -> float:
+def relative(found: Any, wanted: Any) -> float:
     a, b = (np.asarray(x, np.float64) for x in (found, wanted))
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 

@@ -1,0 +1,187 @@
+"""Finds the fastest configuration of each kernel on the present GPU.
+
+    python -m experiments.autotune --specs=lsd_256,lsd_1024,lsd_256_lagged
+
+For each shape: compiles the search space, the likeliest configurations first, side by
+side until the time for it is over; drops what does not compile or is not the
+float32 reference; times the rest, and the other backends of the dispatcher, the same
+way as the benchmark. Writes `pallas_kernels/tuned/<device>.json`, which the dispatcher
+reads: rows of other shapes stay. With --interpret it tries a few configurations of a
+small shape on any device and writes a table that no device reads, to test the script.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from absl import app, flags
+from jaxtyping import Array
+
+from experiments.frame_attention_rivals import (
+    Operands,
+    expected,
+    make_sets,
+    rivals,
+    tolerance,
+    triton_step,
+)
+from mirage_jax.errors import MirageError
+from pallas_kernels import device, timing, tuned_table
+from pallas_kernels.frame_attention.choice import OP
+from pallas_kernels.frame_attention.config import Config, search_space
+from pallas_kernels.frame_attention.specs import BARS, DEFAULT_MODEL, SMALL, SPECS, Spec
+from pallas_kernels.timing import Step
+
+_SPECS = flags.DEFINE_list("specs", [], "Names of shapes; all real ones by default.")
+_SECONDS = flags.DEFINE_float("seconds", 20.0, "Time to compile in, a shape.")
+_MOST = flags.DEFINE_integer("most", 160, "Most configurations tried, a shape.")
+_WORKERS = flags.DEFINE_integer("workers", 0, "Compiling threads; 0: one a CPU core.")
+_CALLS = flags.DEFINE_integer("calls", 96, "Calls in one program.")
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Runs of a program; the median counts.")
+_SETS = flags.DEFINE_integer("sets", 16, "Most sets of operands to go through.")
+_INTERPRET = flags.DEFINE_bool("interpret", False, "Run the kernels as plain JAX.")
+# What the dispatcher may choose from, beside the kernel.
+_OTHERS = ("cudnn", "xla")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One measured step: its error against the reference, and its time."""
+
+    name: str
+    error: float
+    microseconds: float
+
+
+def main(argv: Sequence[str]) -> None:
+    """Tunes, or says in one line what is wrong."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    try:
+        autotune()
+    except MirageError as error:
+        raise SystemExit(f"autotune: {error}") from error
+
+
+def autotune() -> None:
+    """Tunes the chosen shapes one after the other, keeping each as it is found."""
+    card = device.present()
+    if card is None:
+        if not _INTERPRET.value:
+            raise MirageError("no NVIDIA GPU here; --interpret tests the script")
+        card = device.Device("interpreter", (8, 6), 8)
+    for name, spec in _chosen_specs().items():
+        begin = time.perf_counter()
+        row = _tune(name, spec, card)
+        path = tuned_table.write(card, OP, [row])
+        print(f"{name}: {time.perf_counter() - begin:.0f} s; table {path}", flush=True)
+
+
+def _chosen_specs() -> dict[str, Spec]:
+    real = {"plain": SMALL["plain"]} if _INTERPRET.value else BARS | DEFAULT_MODEL
+    unknown = [name for name in _SPECS.value if name not in SPECS]
+    if unknown:
+        raise MirageError(f"no shape {unknown[0]!r}: choose of {', '.join(SPECS)}")
+    return {name: SPECS[name] for name in _SPECS.value} or real
+
+
+def _tune(name: str, spec: Spec, card: device.Device) -> dict[str, Any]:
+    """The row of the table for one shape."""
+    q, sets = make_sets(spec, stacked=False, most=_SETS.value)
+    wanted = expected(spec, q, sets[0], biased=True)
+    space = search_space(spec.problem, card)[: _MOST.value]
+    chains = _compile_all(spec, space, q, sets)
+    trials = {
+        config: _try(str(config), chain, q, sets, wanted)
+        for config, chain in chains.items()
+    }
+    right = {
+        config: trial
+        for config, trial in trials.items()
+        if trial.error <= tolerance(spec)
+    }
+    for config in trials.keys() - right.keys():
+        print(f"  WRONG, left out: {trials[config]}")
+    if not right:
+        raise MirageError(f"{name}: no configuration compiles and is right")
+    ranked = sorted(right, key=lambda config: right[config].microseconds)
+    print(f"{name}: {len(chains)} of {len(space)} configurations compiled in time")
+    for config in ranked[:5]:
+        print(f"  {right[config].microseconds:9.2f} us  {config}")
+    # Small differences among the first are noise: time them again, longer.
+    final = {
+        config: chains[config].time(q, sets, 4 * _REPEATS.value).microseconds
+        for config in ranked[:5]
+    }
+    best = min(final, key=lambda config: final[config])
+    microseconds = {"triton": final[best]}
+    for other, trial in _others(spec, q, sets, wanted).items():
+        microseconds[other] = trial.microseconds
+    print(f"  best {best}")
+    print("  " + ", ".join(f"{k} {v:.2f} us" for k, v in microseconds.items()))
+    return {
+        "problem": dataclasses.asdict(spec.problem),
+        "config": dataclasses.asdict(best),
+        "microseconds": {k: round(v, 3) for k, v in microseconds.items()},
+    }
+
+
+def _compile_all(
+    spec: Spec, space: Sequence[Config], q: Array, sets: Sequence[Operands]
+) -> dict[Config, timing.Chain]:
+    """Compiles in threads, in order, until the time is over."""
+    deadline = time.perf_counter() + _SECONDS.value
+    refused: dict[str, int] = {}
+
+    def compile_one(config: Config) -> timing.Chain | None:
+        if time.perf_counter() > deadline:
+            return None
+        step = triton_step(spec, config, _INTERPRET.value)
+        try:
+            return timing.compile_chain(step, q, sets, _CALLS.value)
+        except Exception as error:  # one that does not compile is no candidate
+            reason = str(error).splitlines()[0][:100]
+            refused[reason] = refused.get(reason, 0) + 1
+            return None
+
+    workers = _WORKERS.value or os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        compiled = dict(zip(space, pool.map(compile_one, space), strict=True))
+    for reason, count in refused.items():
+        print(f"  {count} refused: {reason}")
+    return {config: chain for config, chain in compiled.items() if chain is not None}
+
+
+def _try(
+    name: str, chain: timing.Chain, q: Array, sets: Sequence[Operands], wanted: Array
+) -> Trial:
+    timed = chain.time(q, sets, _REPEATS.value)
+    error = timing.relative_error(timed.first, wanted)
+    return Trial(name, error, timed.microseconds)
+
+
+def _others(
+    spec: Spec, q: Array, sets: Sequence[Operands], wanted: Array
+) -> dict[str, Trial]:
+    """The dispatcher's other backends, where they run and are right."""
+    found = {}
+    for name in _OTHERS:
+        step: Step = rivals(spec, None, _INTERPRET.value)[name].step
+        try:
+            chain = timing.compile_chain(step, q, sets, _CALLS.value)
+            trial = _try(name, chain, q, sets, wanted)
+        except Exception as error:  # it is then no choice on this device
+            print(f"  without {name}: {str(error).splitlines()[0][:100]}")
+            continue
+        if trial.error <= tolerance(spec):
+            found[name] = trial
+        else:
+            print(f"  WRONG, left out: {trial}")
+    return found
+
+
+if __name__ == "__main__":
+    app.run(main)

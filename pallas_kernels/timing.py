@@ -1,0 +1,125 @@
+"""Times of kernels inside one compiled program, and the ceilings they run against.
+
+A kernel of a few microseconds cannot be timed call by call from the host: dispatch
+takes longer. So a program makes a few hundred calls, each fed with the output of the
+one before, and its time is divided by their number. Nothing is subtracted.
+"""
+
+import dataclasses
+import functools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+Step = Callable[[Array, Any], Array]  # (carry, operands) -> carry of the same kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed:
+    """What a program of many calls gave.
+
+    Attributes:
+      first: output of the first call, to be checked.
+      microseconds: median over the repeats, a call.
+      spread: slowest minus fastest repeat, a call.
+    """
+
+    first: Array
+    microseconds: float
+    spread: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """A compiled program of `calls` calls that depend on each other."""
+
+    run: Callable[..., tuple[Array, Array]]
+    calls: int
+
+    def time(self, carry: Array, sets: Sequence[Any], repeats: int) -> Timed:
+        """Runs once to warm up, then `repeats` times by the clock."""
+        first, _ = jax.block_until_ready(self.run(carry, sets))
+        seconds = []
+        for _ in range(repeats):
+            begin = time.perf_counter()
+            jax.block_until_ready(self.run(carry, sets))
+            seconds.append(time.perf_counter() - begin)
+        scale = 1e6 / self.calls
+        spread = (max(seconds) - min(seconds)) * scale
+        return Timed(first, statistics.median(seconds) * scale, spread)
+
+
+def compile_chain(step: Step, carry: Array, sets: Sequence[Any], calls: int) -> Chain:
+    """Compiles about `calls` calls: all sets in turn, at least eight a round.
+
+    Sets of operands that together exceed the L2 cache keep it cold, as it is between
+    the layers of a model. They are separate arguments: taking a set out of a stack
+    would copy it. The rounds are a loop, whose turns cost the host something; eight
+    calls a turn hide that.
+    """
+    one = jax.jit(step)  # traced and lowered once, however often it is called
+    body = list(range(len(sets))) * max(1, -(-8 // len(sets)))
+    rounds = max(1, round(calls / len(body)))
+
+    def program(carry: Array, sets: Sequence[Any]) -> tuple[Array, Array]:
+        first = one(carry, sets[0])
+
+        def turn(_: Array, carry: Array) -> Array:
+            for index in body:
+                carry = one(carry, sets[index])
+            return carry
+
+        return first, jax.lax.fori_loop(0, rounds, turn, first)
+
+    run = jax.jit(program).lower(carry, sets).compile()
+    return Chain(run, 1 + rounds * len(body))
+
+
+def relative_error(found: Array, wanted: Array) -> float:
+    """|found - wanted| / |wanted|, float32; not a number if anything is not."""
+    found, wanted = (x.astype(jnp.float32) for x in (found, wanted))
+    return float(jnp.linalg.norm(found - wanted) / jnp.linalg.norm(wanted))
+
+
+@functools.cache
+def copy_bandwidth(mebibytes: int) -> float:
+    """Bytes a second, read and written, of adding a number to a large array."""
+    turns = 16
+    x = jnp.ones(mebibytes * 2**18, jnp.float32)
+
+    @jax.jit
+    def program(x: Array, y: Array) -> Array:
+        # One turn a kernel: additions side by side would be fused into one.
+        return jax.lax.fori_loop(0, turns, lambda _, x: x + y, x)
+
+    return 2 * x.nbytes * turns / _median_seconds(program, x, jnp.float32(0.5))
+
+
+@functools.cache
+def matmul_rate(side: int) -> float:
+    """Floating-point operations a second of a large bfloat16 product."""
+    turns = 16
+    keys = jax.random.split(jax.random.key(0))
+    x, w = (jax.random.normal(key, (side, side), jnp.bfloat16) for key in keys)
+
+    @jax.jit
+    def program(x: Array, w: Array) -> Array:
+        return jax.lax.fori_loop(0, turns, lambda _, x: x @ w, x)
+
+    w = w * side**-0.5  # keeps the numbers of order 1
+    return 2 * side**3 * turns / _median_seconds(program, x, w)
+
+
+def _median_seconds(program: Callable[..., Array], *operands: Array) -> float:
+    jax.block_until_ready(program(*operands))
+    seconds = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        jax.block_until_ready(program(*operands))
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds)
