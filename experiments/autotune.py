@@ -6,8 +6,8 @@ For each shape: compiles the search space, the likeliest configurations first, s
 side until the time for it is over; drops what does not compile or is not the
 float32 reference; times the rest, and the other backends of the dispatcher, the same
 way as the benchmark. Writes `pallas_kernels/tuned/<device>.json`, which the dispatcher
-reads: rows of other shapes stay. With --interpret it tries a few configurations of a
-small shape on any device and writes a table that no device reads, to test the script.
+reads: rows of other shapes stay. With --interpret it tries the configurations of a
+small shape on any device, to test the script.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags
@@ -43,6 +44,9 @@ _CALLS = flags.DEFINE_integer("calls", 96, "Calls in one program.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Runs of a program; the median counts.")
 _SETS = flags.DEFINE_integer("sets", 16, "Most sets of operands to go through.")
 _INTERPRET = flags.DEFINE_bool("interpret", False, "Run the kernels as plain JAX.")
+_OUT = flags.DEFINE_string(
+    "out", None, "The table; pallas_kernels/tuned/<device>.json by default."
+)
 # What the dispatcher may choose from, beside the kernel.
 _OTHERS = ("cudnn", "xla")
 
@@ -73,10 +77,11 @@ def autotune() -> None:
         if not _INTERPRET.value:
             raise MirageError("no NVIDIA GPU here; --interpret tests the script")
         card = device.Device("interpreter", (8, 6), 8)
+    path = Path(_OUT.value) if _OUT.value else tuned_table.path_of(card)
     for name, spec in _chosen_specs().items():
         begin = time.perf_counter()
         row = _tune(name, spec, card)
-        path = tuned_table.write(card, OP, [row])
+        tuned_table.write(path, card, OP, [row])
         print(f"{name}: {time.perf_counter() - begin:.0f} s; table {path}", flush=True)
 
 

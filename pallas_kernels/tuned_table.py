@@ -48,14 +48,18 @@ def entries(device: Device, op: str) -> tuple[dict[str, Any], ...]:
     return found
 
 
-def write(device: Device, op: str, rows: Sequence[Mapping[str, Any]]) -> pathlib.Path:
-    """Puts rows into the device's table, whole or not at all.
+def write(
+    path: pathlib.Path, device: Device, op: str, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Puts rows into a device's table, whole or not at all.
 
     A new row takes the place of an old one of the same problem; rows of other
-    problems and other operations stay.
+    problems and other operations stay. A broken table is replaced.
     """
-    path = path_of(device)
-    table = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        table = dict(json.loads(path.read_text()))
+    except (FileNotFoundError, TypeError, ValueError):
+        table = {}
     new = [row["problem"] for row in rows]
     kept = [row for row in table.get(op, ()) if row["problem"] not in new]
     table |= {
@@ -70,4 +74,3 @@ def write(device: Device, op: str, rows: Sequence[Mapping[str, Any]]) -> pathlib
     temporary.write_text(json.dumps(table, indent=1) + "\n")
     temporary.replace(path)
     entries.cache_clear()
-    return path

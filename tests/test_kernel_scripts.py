@@ -1,0 +1,163 @@
+"""The kernels' benchmark and tuner, end to end on the CPU with tiny shapes."""
+
+import dataclasses
+import importlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments import autotune, bench_kernels
+from experiments import frame_attention_rivals as contest
+from mirage_jax.results import read_results
+from pallas_kernels import timing, tuned_table
+from pallas_kernels.device import Device
+from pallas_kernels.frame_attention import choice, triton
+from pallas_kernels.frame_attention.config import Config
+from pallas_kernels.frame_attention.problem import Problem
+from pallas_kernels.frame_attention.specs import SMALL
+
+TINY = {"calls": 1, "repeats": 1, "sets": 2, "interpret": True}
+
+
+@pytest.fixture(autouse=True)
+def no_tables(monkeypatch, tmp_path):
+    monkeypatch.setattr(tuned_table, "FOLDER", tmp_path / "tuned")
+    yield
+    tuned_table.entries.cache_clear()
+    choice.measured.cache_clear()
+
+
+@pytest.fixture
+def run():
+    """Runs a script's main with settings for its flags; they share some names."""
+
+    def run(script, **settings):
+        importlib.reload(script)
+        flags.FLAGS.mark_as_parsed()
+        with flagsaver.flagsaver(**settings):
+            script.main([script.__name__])
+
+    return run
+
+
+def test_the_benchmark_checks_times_and_records(run, tmp_path, capsys):
+    out = tmp_path / "kernels.json"
+    run(bench_kernels, specs=["plain"], out=str(out), **TINY)
+    results = read_results(out)
+    for rival in ("triton", "triton_layer", "xla"):
+        path = f"frame_attention/plain/{rival}"
+        assert results[f"us/{path}"] > 0
+        assert results[f"error/{path}"] < 1e-5
+        share = 100 * results["us/frame_attention/plain/floor"] / results[f"us/{path}"]
+        np.testing.assert_allclose(results[f"percent_of_floor/{path}"], share)
+    assert "us/frame_attention/plain/cudnn" not in results
+    setup = json.loads(out.read_text())["setup"]
+    assert Config(**setup["configs"]["plain"])
+    assert setup["copy_bytes_per_s"] > 0 and setup["matmul_flops_per_s"] > 0
+    printed = capsys.readouterr().out
+    assert "cudnn_no_bias" in printed and "triton takes" in printed
+
+
+def test_a_wrong_kernel_fails_the_benchmark(run, tmp_path, monkeypatch):
+    attend = triton.attend
+    monkeypatch.setattr(triton, "attend", lambda *x, **kw: 1.1 * attend(*x, **kw))
+    settings = TINY | {"specs": ["plain"], "rivals": ["triton"]}
+    with pytest.raises(SystemExit, match="wrong: plain/triton"):
+        run(bench_kernels, out=str(tmp_path / "kernels.json"), **settings)
+
+
+def test_a_kernel_that_does_not_run_fails_the_benchmark(run, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("does not fit")
+
+    monkeypatch.setattr(triton, "attend", broken)
+    settings = TINY | {"specs": ["plain"], "rivals": ["triton", "xla"]}
+    out = tmp_path / "kernels.json"
+    with pytest.raises(SystemExit, match="wrong: plain/triton"):
+        run(bench_kernels, out=str(out), **settings)
+    assert "us/frame_attention/plain/xla" in read_results(out)
+
+
+def test_the_tuner_writes_what_the_dispatcher_reads(run, capsys):
+    spec, card = SMALL["plain"], Device("interpreter", (8, 6), 8)
+    run(autotune, most=2, seconds=60.0, workers=1, **TINY)
+    assert "best Config" in capsys.readouterr().out
+    row = choice.nearest(spec.problem, card)
+    assert row is not None and row.problem == spec.problem
+    assert set(row.order) == {"triton", "xla"}
+    assert choice.tuned_config(spec.problem, card) == row.config
+
+
+def test_the_tuner_takes_no_wrong_configuration(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(triton, "attend", lambda q, *_, **__: q)
+    out = tmp_path / "table.json"
+    with pytest.raises(SystemExit, match="no configuration compiles and is right"):
+        run(autotune, most=1, out=str(out), **TINY)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("script", [bench_kernels, autotune])
+def test_without_a_gpu_the_scripts_say_what_to_do(script, run):
+    with pytest.raises(SystemExit, match="no NVIDIA GPU here; --interpret"):
+        run(script, specs=["plain"])
+    with pytest.raises(SystemExit, match="no shape 'nothing'"):
+        run(script, specs=["nothing"], interpret=True)
+
+
+def test_rows_of_other_problems_stay(tmp_path):
+    path, card = tmp_path / "t.json", Device("NVIDIA X", (9, 0), 3)
+
+    def row(batch, time):
+        problem = dataclasses.asdict(Problem(batch, 1, 16, 2, 16, 0, 1, 16))
+        config = dataclasses.asdict(Config(16, 16, 1, 4, 2))
+        return {"problem": problem, "config": config, "microseconds": {"xla": time}}
+
+    tuned_table.write(path, card, "op", [row(1, 1.0), row(2, 2.0)])
+    tuned_table.write(path, card, "other", [row(1, 5.0)])
+    tuned_table.write(path, card, "op", [row(2, 3.0)])
+    table = json.loads(path.read_text())
+    assert table["op"] == [row(1, 1.0), row(2, 3.0)] and len(table["other"]) == 1
+    path.write_text("{")
+    tuned_table.write(path, card, "op", [row(1, 1.0)])
+    assert json.loads(path.read_text())["op"] == [row(1, 1.0)]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_chain_feeds_each_call_with_the_one_before():
+    x, sets = jnp.float32(1), [jnp.float32(2), jnp.float32(0.5), jnp.float32(1)]
+    chain = timing.compile_chain(lambda x, y: x * y, x, sets, calls=18)
+    first, last = chain.run(x, sets)
+    assert chain.calls == 1 + 18 and first == 2 and last == 2
+    timed = chain.time(x, sets, repeats=3)
+    assert timed.first == 2 and timed.microseconds > 0 and timed.spread >= 0
+
+
+def test_errors_are_relative_and_never_hide_what_is_no_number():
+    a = jnp.array([3.0, 4.0])
+    assert timing.relative_error(a, a) == 0
+    np.testing.assert_allclose(timing.relative_error(1.1 * a, a), 0.1, rtol=1e-5)
+    assert not timing.relative_error(a.at[0].set(jnp.nan), a) <= 1.0
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_every_set_of_operands_is_the_same_for_all_rivals(stacked):
+    spec = SMALL["plain"]
+    q, sets = contest.make_sets(spec, stacked, most=3)
+    _, plain = contest.make_sets(spec, False, most=3)
+    assert len(sets) == 3
+    for (k, v, bias, layer), (wanted_k, wanted_v, wanted_bias, _) in zip(
+        sets, plain, strict=True
+    ):
+        if stacked:
+            k, v = k[layer], v[layer]
+        np.testing.assert_array_equal(k, wanted_k)
+        np.testing.assert_array_equal(v, wanted_v)
+        np.testing.assert_array_equal(bias, wanted_bias)
+    found = contest.expected(spec, q, sets[0], biased=True)
+    wanted = contest.expected(spec, q, plain[0], biased=True)
+    np.testing.assert_array_equal(jax.device_get(found), wanted)
