@@ -21,6 +21,7 @@ from typing import Any
 from absl import app, flags
 from jaxtyping import Array
 
+from experiments.command import command
 from experiments.frame_attention_rivals import (
     Operands,
     expected,
@@ -58,16 +59,6 @@ class Trial:
     name: str
     error: float
     microseconds: float
-
-
-def main(argv: Sequence[str]) -> None:
-    """Tunes, or says in one line what is wrong."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}")
-    try:
-        autotune()
-    except MirageError as error:
-        raise SystemExit(f"autotune: {error}") from error
 
 
 def autotune() -> None:
@@ -187,6 +178,8 @@ def _others(
             print(f"  WRONG, left out: {trial}")
     return found
 
+
+main = command("autotune", autotune)
 
 if __name__ == "__main__":
     app.run(main)

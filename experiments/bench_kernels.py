@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
+from experiments.command import command
 from experiments.frame_attention_rivals import (
     Rival,
     expected,
@@ -54,20 +55,8 @@ class Row:
     correct: bool = True
 
 
-def main(argv: Sequence[str]) -> None:
-    """Measures, or says in one line what is wrong."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}")
-    try:
-        wrong = bench()
-    except MirageError as error:
-        raise SystemExit(f"bench_kernels: {error}") from error
-    if wrong:
-        raise SystemExit(f"bench_kernels: wrong: {', '.join(wrong)}")
-
-
-def bench() -> list[str]:
-    """Runs what the flags ask for; returns the names of wrong outputs."""
+def bench() -> None:
+    """Runs what the flags ask for; raises MirageError where an output is wrong."""
     specs = _chosen_specs()
     card = device.present()
     if card is None and not _INTERPRET.value:
@@ -102,7 +91,8 @@ def bench() -> list[str]:
     out = _OUT.value or f"docs/results/kernels_{slug}.json"
     write_results(out, "experiments/bench_kernels.py", setup, results)
     print(f"results in {out}")
-    return wrong
+    if wrong:
+        raise MirageError(f"wrong: {', '.join(wrong)}")
 
 
 def _chosen_specs() -> dict[str, Spec]:
@@ -176,6 +166,8 @@ def _table(name: str, rows: Sequence[Row], floor: float) -> str:
         )
     return "\n".join(lines)
 
+
+main = command("bench_kernels", bench)
 
 if __name__ == "__main__":
     app.run(main)
