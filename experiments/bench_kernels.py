@@ -11,7 +11,6 @@ With --interpret it runs small shapes on any device, to test the script itself.
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 from absl import app, flags
 
@@ -23,8 +22,9 @@ from experiments.frame_attention_rivals import (
     rivals,
     tolerance,
 )
+from experiments.kernel_report import Row, table, to_results
 from mirage_jax.errors import MirageError
-from mirage_jax.results import Result, device_setup, write_results
+from mirage_jax.results import device_setup, write_results
 from pallas_kernels import device, timing
 from pallas_kernels.frame_attention import choice
 from pallas_kernels.frame_attention.config import Config, default_config
@@ -40,19 +40,6 @@ _INTERPRET = flags.DEFINE_bool("interpret", False, "Run the kernels as plain JAX
 _OUT = flags.DEFINE_string(
     "out", None, "Results; docs/results/kernels_<device>.json by default."
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One rival at one shape; without a time where it cannot do the job."""
-
-    rival: str
-    biased: bool
-    error: float = float("nan")
-    microseconds: float = float("nan")
-    spread: float = float("nan")
-    refusal: str | None = None
-    correct: bool = True
 
 
 def bench() -> None:
@@ -75,8 +62,8 @@ def bench() -> None:
             for rival_name, rival in rivals(spec, config, _INTERPRET.value).items()
             if not _RIVALS.value or rival_name in _RIVALS.value
         ]
-        print(_table(name, rows, floor))
-        results += _results(name, rows, floor)
+        print(table(OP, name, rows, floor))
+        results += to_results(OP, name, rows, floor)
         wrong += [f"{name}/{row.rival}" for row in rows if not row.correct]
     setup = device_setup() | {
         "copy_bytes_per_s": bandwidth,
@@ -133,38 +120,6 @@ def _measure(spec: Spec, name: str, rival: Rival) -> Row:
         timed.spread,
         correct=error <= tolerance(spec),
     )
-
-
-def _results(name: str, rows: Sequence[Row], floor: float) -> list[Result]:
-    found = [Result(f"us/{OP}/{name}/floor", floor, "us", "lower")]
-    for row in rows:
-        if row.refusal is None:
-            path = f"{OP}/{name}/{row.rival}"
-            found.append(Result(f"us/{path}", row.microseconds, "us", "lower"))
-            found.append(Result(f"us_spread/{path}", row.spread, "us", "lower"))
-            found.append(Result(f"error/{path}", row.error, "", "lower"))
-            share = 100 * floor / row.microseconds
-            found.append(Result(f"percent_of_floor/{path}", share, "%", "higher"))
-    return found
-
-
-def _table(name: str, rows: Sequence[Row], floor: float) -> str:
-    """A line a rival: error, time, spread, share of the floor, ratio to ours."""
-    times = {row.rival: row.microseconds for row in rows if row.refusal is None}
-    ours = times.get("triton", float("nan"))
-    lines = [f"{OP} {name}: floor {floor:.1f} us"]
-    for row in rows:
-        if row.refusal is not None:
-            lines.append(f"  {row.rival:18} {row.refusal}")
-            continue
-        lines.append(
-            f"  {row.rival:18} error {row.error:.1e}{'' if row.correct else ' WRONG'}"
-            f"  {row.microseconds:9.2f} us +-{row.spread:.2f}"
-            f"  {100 * floor / row.microseconds:5.1f} % of floor"
-            f"  triton takes {ours / row.microseconds:.2f}x"
-            f"{'' if row.biased else '  (no bias)'}"
-        )
-    return "\n".join(lines)
 
 
 main = command("bench_kernels", bench)

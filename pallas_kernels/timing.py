@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-Step = Callable[[Array, Any], Array]  # (carry, operands) -> carry of the same kind
+Step = Callable[[Any, Any], Any]  # (carry, operands) -> carry of the same kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Timed:
       spread: slowest minus fastest repeat, a call.
     """
 
-    first: Array
+    first: Any
     microseconds: float
     spread: float
 
@@ -38,10 +38,10 @@ class Timed:
 class Chain:
     """A compiled program of `calls` calls that depend on each other."""
 
-    run: Callable[..., tuple[Array, Array]]
+    run: Callable[..., tuple[Any, Any]]
     calls: int
 
-    def time(self, carry: Array, sets: Sequence[Any], repeats: int) -> Timed:
+    def time(self, carry: Any, sets: Sequence[Any], repeats: int) -> Timed:
         """Runs once to warm up, then `repeats` times by the clock."""
         first, _ = jax.block_until_ready(self.run(carry, sets))
         seconds = []
@@ -54,7 +54,7 @@ class Chain:
         return Timed(first, statistics.median(seconds) * scale, spread)
 
 
-def compile_chain(step: Step, carry: Array, sets: Sequence[Any], calls: int) -> Chain:
+def compile_chain(step: Step, carry: Any, sets: Sequence[Any], calls: int) -> Chain:
     """Compiles about `calls` calls: all sets in turn, at least eight a round.
 
     Sets of operands that together exceed the L2 cache keep it cold, as it is between
@@ -66,10 +66,10 @@ def compile_chain(step: Step, carry: Array, sets: Sequence[Any], calls: int) -> 
     body = list(range(len(sets))) * max(1, -(-8 // len(sets)))
     rounds = max(1, round(calls / len(body)))
 
-    def program(carry: Array, sets: Sequence[Any]) -> tuple[Array, Array]:
+    def program(carry: Any, sets: Sequence[Any]) -> tuple[Any, Any]:
         first = one(carry, sets[0])
 
-        def turn(_: Array, carry: Array) -> Array:
+        def turn(_: Array, carry: Any) -> Any:
             for index in body:
                 carry = one(carry, sets[index])
             return carry
@@ -80,10 +80,18 @@ def compile_chain(step: Step, carry: Array, sets: Sequence[Any], calls: int) -> 
     return Chain(run, 1 + rounds * len(body))
 
 
-def relative_error(found: Array, wanted: Array) -> float:
-    """|found - wanted| / |wanted|, float32; not a number if anything is not."""
-    found, wanted = (x.astype(jnp.float32) for x in (found, wanted))
-    return float(jnp.linalg.norm(found - wanted) / jnp.linalg.norm(wanted))
+def relative_error(found: Any, wanted: Any) -> float:
+    """|found - wanted| / |wanted|, float32; not a number if anything is not.
+
+    Of trees of arrays the worst array's.
+    """
+
+    def one(found: Array, wanted: Array) -> Array:
+        found, wanted = (x.astype(jnp.float32) for x in (found, wanted))
+        return jnp.linalg.norm(found - wanted) / jnp.linalg.norm(wanted)
+
+    errors = jax.tree.leaves(jax.tree.map(one, found, wanted))
+    return float(jnp.max(jnp.stack(errors)))
 
 
 @functools.cache

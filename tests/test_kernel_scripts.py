@@ -11,7 +11,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import autotune, bench_kernels
+from experiments import autotune, bench_kernels, bench_row_kernels, row_kernel_rivals
 from experiments import frame_attention_rivals as contest
 from mirage_jax.results import read_results
 from pallas_kernels import timing, tuned_table
@@ -20,6 +20,7 @@ from pallas_kernels.frame_attention import choice, triton
 from pallas_kernels.frame_attention.config import Config
 from pallas_kernels.frame_attention.problem import Problem
 from pallas_kernels.frame_attention.specs import SMALL
+from pallas_kernels.modulated_norm import triton as norms
 
 TINY = {"calls": 1, "repeats": 1, "sets": 2, "interpret": True}
 
@@ -81,6 +82,53 @@ def test_a_kernel_that_does_not_run_fails_the_benchmark(run, tmp_path, monkeypat
     with pytest.raises(SystemExit, match="wrong: plain/triton"):
         run(bench_kernels, out=str(out), **settings)
     assert "us/frame_attention/plain/xla" in read_results(out)
+
+
+ROWS = {"calls": 1, "repeats": 1, "interpret": True}
+
+
+def test_the_row_kernels_are_checked_timed_and_recorded(run, tmp_path, capsys):
+    out = tmp_path / "rows.json"
+    names = ["norm_tiny", "commit_tiny"]
+    run(bench_row_kernels, cases=names, out=str(out), **ROWS)
+    results = read_results(out)
+    for path in ("gated_residual_norm/norm_tiny", "qk_norm_rope_commit/commit_tiny"):
+        for rival in ("triton", "xla"):
+            assert results[f"us/{path}/{rival}"] > 0
+            assert results[f"error/{path}/{rival}"] < 1e-2
+        assert results[f"us/{path}/floor"] > 0
+    assert "commit_tiny: floor" in capsys.readouterr().out
+
+
+def test_a_wrong_row_kernel_fails_its_benchmark(run, tmp_path, monkeypatch):
+    norm = norms.gated_residual_norm
+
+    def half(*operands, **named):
+        return jax.tree.map(lambda x: x / 2, norm(*operands, **named))
+
+    monkeypatch.setattr(norms, "gated_residual_norm", half)
+    out = str(tmp_path / "rows.json")
+    with pytest.raises(SystemExit, match="wrong: norm_tiny/triton"):
+        run(bench_row_kernels, cases=["norm_tiny"], out=out, **ROWS)
+
+
+def test_the_8_bit_layers_stand_beside_half_precision():
+    case = row_kernel_rivals.cases(True)["mlp_tiny"]()
+    wanted = jax.jit(case.exact)(case.carry, case.sets[0])
+    step = case.rivals["triton_int8"]
+    found = jax.jit(step)(case.carry, case.sets[0])
+    assert timing.relative_error(found, wanted) < case.tolerance
+    # The branch alone: what the residual hides.
+    branch = np.asarray(wanted, np.float32) - np.asarray(case.carry, np.float32)
+    error = np.asarray(found, np.float32) - np.asarray(wanted, np.float32)
+    assert np.linalg.norm(error) < 0.1 * np.linalg.norm(branch)
+
+
+def test_unknown_cases_are_named(run):
+    with pytest.raises(SystemExit, match="no case 'nothing'.*norm_tiny"):
+        run(bench_row_kernels, cases=["nothing"], **ROWS)
+    with pytest.raises(SystemExit, match="no NVIDIA GPU here; --interpret"):
+        run(bench_row_kernels, cases=["norm_256"])
 
 
 def test_the_tuner_writes_what_the_dispatcher_reads(run, capsys):
