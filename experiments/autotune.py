@@ -38,7 +38,7 @@ from pallas_kernels.frame_attention.specs import BARS, DEFAULT_MODEL, SMALL, SPE
 from pallas_kernels.timing import Step
 
 _SPECS = flags.DEFINE_list("specs", [], "Names of shapes; all real ones by default.")
-_SECONDS = flags.DEFINE_float("seconds", 20.0, "Time to compile in, a shape.")
+_SECONDS = flags.DEFINE_float("seconds", 12.0, "Time to compile in, a shape.")
 _MOST = flags.DEFINE_integer("most", 160, "Most configurations tried, a shape.")
 _WORKERS = flags.DEFINE_integer("workers", 0, "Compiling threads; 0: one a CPU core.")
 _CALLS = flags.DEFINE_integer("calls", 96, "Calls in one program.")

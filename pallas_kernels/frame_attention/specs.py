@@ -94,6 +94,22 @@ DEFAULT_MODEL = {
     "default_256_batch_8": Spec(Problem(8, 1, 256, 9, 256, 8, 6, 64), empty=(1,)),
     "default_clip": Spec(Problem(16, 8, 64, 8, 64, 8, 6, 64), hidden=_causal(8)),
 }
+# Sizes that fill no block, other types and heads, rings at their start: for a GPU.
+UNEVEN = {
+    "tokens_49": Spec(Problem(3, 1, 49, 9, 49, 7, 6, 64), empty=(1, 5)),
+    "tokens_144": Spec(
+        Problem(1, 2, 144, 9, 144, 8, 12, 96), empty=(1,), hidden=((0, 9),)
+    ),
+    "tokens_1024_start": Spec(
+        Problem(1, 1, 1024, 9, 1024, 32, 12, 128), empty=(1, 2, 3, 4, 6, 7, 8, 9)
+    ),
+    "float32_128": Spec(Problem(1, 1, 256, 8, 256, 32, 12, 128, "float32")),
+    "float16_128": Spec(Problem(1, 1, 256, 8, 256, 32, 12, 128, "float16")),
+    "widest": Spec(Problem(1, 1, 256, 8, 256, 32, 4, 256), empty=(2,)),
+    "layers_of_30": Spec(
+        Problem(1, 1, 256, 9, 256, 32, 12, 128, layers=30), empty=(1,)
+    ),
+}
 # Everything that could go wrong, small enough for the interpreter on two CPU cores.
 SMALL = {
     "plain": Spec(Problem(1, 1, 16, 3, 16, 16, 2, 16, "float32")),
@@ -110,4 +126,4 @@ SMALL = {
     "layers": Spec(Problem(2, 1, 16, 3, 16, 4, 2, 16, "float32", layers=3), empty=(1,)),
     "half": Spec(Problem(1, 1, 32, 3, 32, 8, 2, 64), empty=(2,)),
 }
-SPECS = BARS | DEFAULT_MODEL | SMALL
+SPECS = BARS | DEFAULT_MODEL | UNEVEN | SMALL
