@@ -2,8 +2,8 @@
 
 The kernels are in `kernel`; here they are called, given a configuration, and given a
 gradient. The backward pass computes attention again by cuDNN, or by XLA where cuDNN
-cannot, and pulls back through that: training runs many frames a pass, where cuDNN's
-flash backward is near the peak and a kernel of our own has nothing to add.
+cannot, and pulls back through that. So a training step pays one forward pass more than
+by naming "cudnn" itself, which is therefore the better choice there.
 """
 
 import functools
