@@ -54,10 +54,11 @@ def default_config(problem: Problem) -> Config:
 
 
 def search_space(problem: Problem) -> tuple[Config, ...]:
-    """Configurations worth a measurement."""
-    return tuple(
+    """Configurations worth a measurement, the default first."""
+    others = (
         Config(rows, warps)
         for rows in (1, 2, 4, 8)
         for warps in (1, 2, 4, 8)
         if rows * padded(problem.width) <= MOST_ELEMENTS and rows <= problem.tokens
     )
+    return tuple(dict.fromkeys((default_config(problem), *others)))
