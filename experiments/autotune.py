@@ -11,6 +11,7 @@ small shape on any device, to test the script.
 """
 
 import dataclasses
+import itertools
 import os
 import time
 from collections.abc import Sequence
@@ -24,16 +25,18 @@ from jaxtyping import Array
 from experiments.command import command
 from experiments.frame_attention_rivals import (
     Operands,
+    config_step,
     expected,
     make_sets,
     rivals,
     tolerance,
-    triton_step,
 )
 from mirage_jax.errors import MirageError
 from pallas_kernels import device, timing, tuned_table
+from pallas_kernels._mosaic import HAS_MOSAIC, HOPPER
+from pallas_kernels.frame_attention import config as triton_config
+from pallas_kernels.frame_attention import mosaic_config
 from pallas_kernels.frame_attention.choice import OP
-from pallas_kernels.frame_attention.config import Config, search_space
 from pallas_kernels.frame_attention.specs import BARS, DEFAULT_MODEL, SMALL, SPECS, Spec
 from pallas_kernels.timing import Step
 
@@ -50,6 +53,7 @@ _OUT = flags.DEFINE_string(
 )
 # What the dispatcher may choose from, beside the kernel.
 _OTHERS = ("cudnn", "xla")
+Candidate = tuple[str, Any]  # backend and configuration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +76,7 @@ def autotune() -> None:
     for name, spec in _chosen_specs().items():
         begin = time.perf_counter()
         row = _tune(name, spec, card)
-        tuned_table.write(path, card, OP, [row])
+        tuned_table.write(path, card, OP.name, [row])
         print(f"{name}: {time.perf_counter() - begin:.0f} s; table {path}", flush=True)
 
 
@@ -88,54 +92,72 @@ def _tune(name: str, spec: Spec, card: device.Device) -> dict[str, Any]:
     """The row of the table for one shape."""
     q, sets = make_sets(spec, stacked=False, most=_SETS.value)
     wanted = expected(spec, q, sets[0], biased=True)
-    space = search_space(spec.problem, card)[: _MOST.value]
+    space = _candidates(spec, card)
     chains = _compile_all(spec, space, q, sets)
     trials = {
-        config: _try(str(config), chain, q, sets, wanted)
-        for config, chain in chains.items()
+        candidate: _try(str(candidate), chain, q, sets, wanted)
+        for candidate, chain in chains.items()
     }
     right = {
-        config: trial
-        for config, trial in trials.items()
+        candidate: trial
+        for candidate, trial in trials.items()
         if trial.error <= tolerance(spec)
     }
-    for config in trials.keys() - right.keys():
-        print(f"  WRONG, left out: {trials[config]}")
+    for candidate in trials.keys() - right.keys():
+        print(f"  WRONG, left out: {trials[candidate]}")
     if not right:
         raise MirageError(f"{name}: no configuration compiles and is right")
-    ranked = sorted(right, key=lambda config: right[config].microseconds)
     print(f"{name}: {len(chains)} of {len(space)} configurations compiled in time")
-    for config in ranked[:5]:
-        print(f"  {right[config].microseconds:9.2f} us  {config}")
-    # Small differences among the first are noise: time them again, longer.
-    final = {
-        config: chains[config].time(q, sets, 4 * _REPEATS.value).microseconds
-        for config in ranked[:5]
-    }
-    best = min(final, key=lambda config: final[config])
-    microseconds = {"triton": final[best]}
+    configs, microseconds = {}, {}
+    for backend in dict(OP.configs):
+        mine = [candidate for candidate in right if candidate[0] == backend]
+        ranked = sorted(mine, key=lambda candidate: right[candidate].microseconds)
+        for candidate in ranked[:5]:
+            print(f"  {right[candidate].microseconds:9.2f} us  {candidate[1]}")
+        # Small differences among the first are noise: time them again, longer.
+        final = {
+            candidate: chains[candidate].time(q, sets, 4 * _REPEATS.value).microseconds
+            for candidate in ranked[:5]
+        }
+        if final:
+            best = min(final, key=lambda candidate: final[candidate])
+            configs[backend] = dataclasses.asdict(best[1])
+            microseconds[backend] = final[best]
+            print(f"  best {best[1]}")
     for other, trial in _others(spec, q, sets, wanted).items():
         microseconds[other] = trial.microseconds
-    print(f"  best {best}")
     print("  " + ", ".join(f"{k} {v:.2f} us" for k, v in microseconds.items()))
     return {
         "problem": dataclasses.asdict(spec.problem),
-        "config": dataclasses.asdict(best),
+        "configs": configs,
         "microseconds": {k: round(v, 3) for k, v in microseconds.items()},
     }
 
 
+def _candidates(spec: Spec, card: device.Device) -> list[Candidate]:
+    """What to try, the likeliest of each backend first and in turn."""
+    spaces: dict[str, Any] = {"triton": triton_config.search_space(spec.problem, card)}
+    hopper = HAS_MOSAIC and card.capability == HOPPER
+    if hopper and mosaic_config.unsuited(spec.problem) is None:
+        spaces["mosaic"] = mosaic_config.search_space(spec.problem, card)
+    most = _MOST.value // len(spaces)
+    turns = itertools.zip_longest(
+        *([(name, c) for c in space[:most]] for name, space in spaces.items())
+    )
+    return [candidate for turn in turns for candidate in turn if candidate is not None]
+
+
 def _compile_all(
-    spec: Spec, space: Sequence[Config], q: Array, sets: Sequence[Operands]
-) -> dict[Config, timing.Chain]:
+    spec: Spec, space: Sequence[Candidate], q: Array, sets: Sequence[Operands]
+) -> dict[Candidate, timing.Chain]:
     """Compiles in threads, in order, until the time is over."""
     deadline = time.perf_counter() + _SECONDS.value
     refused: dict[str, int] = {}
 
-    def compile_one(config: Config) -> timing.Chain | None:
+    def compile_one(candidate: Candidate) -> timing.Chain | None:
         if time.perf_counter() > deadline:
             return None
-        step = triton_step(spec, config, _INTERPRET.value)
+        step = config_step(spec, *candidate, _INTERPRET.value)
         try:
             return timing.compile_chain(step, q, sets, _CALLS.value)
         except Exception as error:  # one that does not compile is no candidate
@@ -148,7 +170,7 @@ def _compile_all(
         compiled = dict(zip(space, pool.map(compile_one, space), strict=True))
     for reason, count in refused.items():
         print(f"  {count} refused: {reason}")
-    return {config: chain for config, chain in compiled.items() if chain is not None}
+    return {which: chain for which, chain in compiled.items() if chain is not None}
 
 
 def _try(
@@ -165,7 +187,7 @@ def _others(
     """The dispatcher's other backends, where they run and are right."""
     found = {}
     for name in _OTHERS:
-        step: Step = rivals(spec, None, _INTERPRET.value)[name].step
+        step: Step = rivals(spec, _INTERPRET.value)[name].step
         try:
             chain = timing.compile_chain(step, q, sets, _CALLS.value)
             trial = _try(name, chain, q, sets, wanted)

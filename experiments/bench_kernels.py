@@ -11,6 +11,7 @@ With --interpret it runs small shapes on any device, to test the script itself.
 """
 
 import dataclasses
+from typing import Any
 
 from absl import app, flags
 
@@ -25,12 +26,10 @@ from experiments.frame_attention_rivals import (
 from experiments.kernel_report import Row, table, to_results
 from mirage_jax.errors import MirageError
 from mirage_jax.results import device_setup, write_results
-from pallas_kernels import device, timing
-from pallas_kernels.frame_attention import choice
-from pallas_kernels.frame_attention.config import Config, default_config
+from pallas_kernels import choice, device, timing
+from pallas_kernels.frame_attention.choice import OP
 from pallas_kernels.frame_attention.specs import BARS, SMALL, SPECS, Spec
 
-OP = choice.OP
 _SPECS = flags.DEFINE_list("specs", [], "Names of shapes; the bars by default.")
 _RIVALS = flags.DEFINE_list("rivals", [], "Names of rivals; all by default.")
 _CALLS = flags.DEFINE_integer("calls", 192, "Calls in one program.")
@@ -54,16 +53,15 @@ def bench() -> None:
     print(f"copy {bandwidth / 1e9:.0f} GB/s, matrix products {rate / 1e12:.1f} TFLOP/s")
     results, wrong, configs = [], [], {}
     for name, spec in specs.items():
-        config = _config(spec, card)
-        configs[name] = dataclasses.asdict(config)
+        configs[name] = _configs(spec, card)
         floor = 1e6 * max(spec.bytes_moved / bandwidth, spec.flops / rate)
         rows = [
             _measure(spec, rival_name, rival)
-            for rival_name, rival in rivals(spec, config, _INTERPRET.value).items()
+            for rival_name, rival in rivals(spec, _INTERPRET.value).items()
             if not _RIVALS.value or rival_name in _RIVALS.value
         ]
-        print(table(OP, name, rows, floor))
-        results += to_results(OP, name, rows, floor)
+        print(table(OP.name, name, rows, floor))
+        results += to_results(OP.name, name, rows, floor)
         wrong += [f"{name}/{row.rival}" for row in rows if not row.correct]
     setup = device_setup() | {
         "copy_bytes_per_s": bandwidth,
@@ -93,11 +91,15 @@ def _chosen_specs() -> dict[str, Spec]:
     return {name: SPECS[name] for name in names}
 
 
-def _config(spec: Spec, card: device.Device | None) -> Config:
-    """What the dispatcher would take, named so that the record can say it."""
+def _configs(spec: Spec, card: device.Device | None) -> dict[str, Any]:
+    """The measured configurations that our kernels take, so that the record has them.
+
+    A backend that is not named takes its default.
+    """
     card = card or device.Device("interpreter", (8, 6), 8)
-    tuned = choice.tuned_config(spec.problem, card)
-    return tuned or default_config(spec.problem, card)
+    row = choice.nearest(OP, spec.problem, card)
+    found = () if row is None else row.configs
+    return {backend: dataclasses.asdict(config) for backend, config in found}
 
 
 def _measure(spec: Spec, name: str, rival: Rival) -> Row:
@@ -108,7 +110,8 @@ def _measure(spec: Spec, name: str, rival: Rival) -> Row:
         timed = chain.time(q, sets, _REPEATS.value)
     except Exception as failure:  # any library may fail in any way; the others go on
         refusal = f"{type(failure).__name__}: {str(failure).splitlines()[0][:120]}"
-        ours = name.startswith("triton")
+        unable = isinstance(failure, NotImplementedError)
+        ours = name.startswith(("triton", "mosaic")) and not unable
         return Row(name, rival.biased, refusal=refusal, correct=not ours)
     wanted = expected(spec, q, sets[0], rival.biased)
     error = timing.relative_error(timed.first, wanted)

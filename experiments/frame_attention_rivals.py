@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from pallas_kernels.frame_attention import cudnn, reference, triton, xla
-from pallas_kernels.frame_attention.config import Config
+from pallas_kernels.frame_attention import cudnn, mosaic, reference, triton, xla
 from pallas_kernels.frame_attention.reference import expand_slot_bias
 from pallas_kernels.frame_attention.specs import Spec
 from pallas_kernels.timing import Step
@@ -69,24 +68,32 @@ def _sliced(q: Array, operands: Operands, *, attend: Any, spec: Spec) -> Array:
 
 
 def _indexed(q: Array, operands: Operands, *, attend: Any, spec: Spec) -> Array:
-    """The Triton kernel, told the layer."""
+    """One of our kernels, told the layer."""
     k, v, slot_bias, layer = operands
     return attend(q, k, v, slot_bias, prompt_tokens=spec.problem.prompt, layer=layer)
 
 
-def triton_step(spec: Spec, config: Config | None, interpret: bool) -> Step:
-    """The Triton kernel with a configuration; None takes what the dispatcher would."""
-    attend = functools.partial(triton.attend, config=config, interpret=interpret)
+def config_step(spec: Spec, backend: str, config: Any, interpret: bool) -> Step:
+    """One of our kernels with a configuration; None takes what the dispatcher would."""
+    if backend == "mosaic":
+        attend: Callable[..., Array] = functools.partial(mosaic.attend, config=config)
+    else:
+        attend = functools.partial(triton.attend, config=config, interpret=interpret)
     return functools.partial(_backend, attend=attend, spec=spec)
 
 
-def rivals(spec: Spec, config: Config | None, interpret: bool) -> dict[str, Rival]:
-    """All of them by name, the dispatcher's backends under theirs."""
-    kernel = functools.partial(triton.attend, config=config, interpret=interpret)
+def rivals(spec: Spec, interpret: bool) -> dict[str, Rival]:
+    """All of them by name, the dispatcher's backends under theirs.
+
+    Our kernels take the configurations that the dispatcher would.
+    """
+    kernel = functools.partial(triton.attend, interpret=interpret)
     one: Callable[..., Any] = functools.partial(functools.partial, spec=spec)
     return {
-        "triton": Rival(triton_step(spec, config, interpret)),
+        "triton": Rival(config_step(spec, "triton", None, interpret)),
         "triton_layer": Rival(one(_indexed, attend=kernel), stacked=True),
+        "mosaic": Rival(config_step(spec, "mosaic", None, interpret)),
+        "mosaic_layer": Rival(one(_indexed, attend=mosaic.attend), stacked=True),
         "cudnn": Rival(one(_backend, attend=cudnn.attend)),
         "cudnn_layer": Rival(one(_sliced, attend=cudnn.attend), stacked=True),
         "cudnn_bias_tensor": Rival(one(_cudnn_bias_tensor)),

@@ -6,6 +6,8 @@ that JAX has had since 0.11; on an older release `HAS_MOSAIC` is False and the k
 say that they cannot run.
 """
 
+from typing import Any
+
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 HAS_MOSAIC = hasattr(plgpu, "mma")  # came with 0.11
@@ -14,7 +16,7 @@ HOPPER = (9, 0)
 SHARED_MEMORY = 227 * 1024
 
 
-def swizzled(row_bytes: int, itemsize: int) -> tuple[object, ...]:
+def swizzled(row_bytes: int, itemsize: int) -> tuple[Any, ...]:
     """Transforms of a tile in shared memory, as wgmma and TMA want them.
 
     Args:

@@ -1,8 +1,8 @@
 """Measured tables: `tuned/<device>.json`, one a device, read where there is one.
 
     {"device": ..., "capability": [9, 0], "cores": 132, "jax": ...,
-     "<op>": [{"problem": {...}, "config": {...}, "microseconds": {"<backend>": ...}},
-              ...]}
+     "<op>": [{"problem": {...}, "configs": {"<backend>": {...}},
+               "microseconds": {"<backend>": ...}}, ...]}
 
 Written by `experiments/autotune.py` on the device itself.
 """
@@ -37,9 +37,9 @@ def entries(device: Device, op: str) -> tuple[dict[str, Any], ...]:
         table = json.loads(path.read_text())
         found = tuple(table.get(op, ()))
         if not all(
-            {"problem", "config", "microseconds"} <= row.keys() for row in found
+            {"problem", "configs", "microseconds"} <= row.keys() for row in found
         ):
-            raise ValueError("a row lacks problem, config or microseconds")
+            raise ValueError("a row lacks problem, configs or microseconds")
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, AttributeError, TypeError) as error:

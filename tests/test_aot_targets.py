@@ -16,9 +16,11 @@ import jax.numpy as jnp
 import pytest
 from gpu_targets import H100, RTX_3090, TARGETS, Target, compile_for
 
-from pallas_kernels import tuned_table
+from pallas_kernels import choice, tuned_table
+from pallas_kernels._mosaic import HAS_MOSAIC, SHARED_MEMORY
 from pallas_kernels.device import Device
-from pallas_kernels.frame_attention import choice, triton
+from pallas_kernels.frame_attention import mosaic, mosaic_config, triton
+from pallas_kernels.frame_attention.choice import OP
 from pallas_kernels.frame_attention.config import (
     Config,
     default_config,
@@ -26,7 +28,7 @@ from pallas_kernels.frame_attention.config import (
     shared_memory,
 )
 from pallas_kernels.frame_attention.problem import Problem
-from pallas_kernels.frame_attention.specs import BARS, DEFAULT_MODEL, UNEVEN
+from pallas_kernels.frame_attention.specs import BARS, DEFAULT_MODEL, SPECS, UNEVEN
 
 missing = gpu_targets.plugin_missing()
 pytestmark = [
@@ -66,10 +68,45 @@ def test_every_tuned_configuration_compiles_on_its_card(path: Path) -> None:
     capability = tuple(table["capability"])
     card = Device(table["device"], capability, table["cores"])
     target = next(t for t in TARGETS if t.device.capability == capability)
-    assert tuned_table.path_of(card) == path and choice.measured(card)
-    for row in choice.measured(card):
-        call = kernel(row.problem, row.config)
-        compile_for(target, call, *row.problem.abstract, LAYER)
+    assert tuned_table.path_of(card) == path and choice.measured(OP, card)
+    for row in choice.measured(OP, card):
+        for backend, config in row.configs:
+            if backend == "mosaic" and not HAS_MOSAIC:
+                continue
+            make = mosaic.Forward if backend == "mosaic" else kernel
+            call = make(row.problem, config)
+            compile_for(target, call, *row.problem.abstract, LAYER)
+
+
+# Every way to meet, both tiles and both numbers of warpgroups, heads and prompts.
+HOPPER_CASES = {
+    "alone": ("lsd_1024", (128, 1, 2, 2)),
+    "cluster_of_4": ("lsd_256", (64, 4, 4, 2)),
+    "cluster_of_5": ("lsd_256", (64, 5, 3, 2)),
+    "lagged": ("lsd_256_lagged", (64, 2, 4, 2)),
+    "narrow_heads": ("default_256", (128, 4, 3, 1)),
+    "one_tile_a_slot": ("default_64", (64, 2, 4, 1)),
+    "layers": ("layers_of_30", (64, 4, 4, 2)),
+}
+
+
+@pytest.mark.skipif(not HAS_MOSAIC, reason="Mosaic for Hopper needs jax 0.11")
+@pytest.mark.parametrize("case", HOPPER_CASES)
+def test_the_hopper_kernel_compiles(case: str) -> None:
+    name, numbers = HOPPER_CASES[case]
+    problem, config = SPECS[name].problem, mosaic_config.MosaicConfig(*numbers)
+    call = mosaic.Forward(problem, config)
+    compile_for(H100, call, *problem.abstract, LAYER)
+
+
+@pytest.mark.skipif(not HAS_MOSAIC, reason="Mosaic for Hopper needs jax 0.11")
+def test_the_hopper_search_offers_what_fits() -> None:
+    problem = SPECS["lsd_256"].problem
+    space = mosaic_config.search_space(problem, H100.device)
+    largest = max(space, key=lambda c: mosaic_config.shared_memory(c, problem))
+    assert mosaic_config.shared_memory(largest, problem) <= SHARED_MEMORY
+    call = mosaic.Forward(problem, largest)
+    compile_for(H100, call, *problem.abstract, LAYER)
 
 
 @pytest.mark.parametrize("target", [RTX_3090, H100], ids=lambda t: t.file)

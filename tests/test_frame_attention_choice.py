@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels import device, tuned_table
+from pallas_kernels import choice, device, tuned_table
 from pallas_kernels.device import Device
-from pallas_kernels.frame_attention import api, choice, frame_attention, last_backend
+from pallas_kernels.frame_attention import api, frame_attention, last_backend
+from pallas_kernels.frame_attention.choice import OP
 from pallas_kernels.frame_attention.config import Config, default_config
 from pallas_kernels.frame_attention.problem import Problem, problem_of
 from pallas_kernels.frame_attention.specs import BARS, SMALL, SPECS
@@ -26,40 +27,42 @@ def fresh(monkeypatch, tmp_path):
     """No table, nothing remembered of other tests, and a card of our choice."""
     monkeypatch.setattr(tuned_table, "FOLDER", tmp_path)
     monkeypatch.setattr(device, "present", lambda: H100)
-    monkeypatch.setattr(api, "_warned", set())
-    caches = (tuned_table.entries, choice.measured, api._failure)
-    for cache in caches:
-        cache.cache_clear()
+    forget()
     yield
-    for cache in caches:
-        cache.cache_clear()
+    forget()
+
+
+def forget():
+    tuned_table.entries.cache_clear()
+    choice.measured.cache_clear()
+    api.TRIALS.forget()
 
 
 def write_table(rows, **other):
-    table = {"device": H100.kind, "jax": "0", choice.OP: rows} | other
+    table = {"device": H100.kind, "jax": "0", OP.name: rows} | other
     tuned_table.path_of(H100).write_text(json.dumps(table))
 
 
 def row(problem, **microseconds):
     return {
         "problem": dataclasses.asdict(problem),
-        "config": dataclasses.asdict(CONFIG),
+        "configs": {"triton": dataclasses.asdict(CONFIG)},
         "microseconds": microseconds,
     }
 
 
 def test_without_a_table_nothing_changes():
     problem = BARS["lsd_256"].problem
-    assert choice.backend_order(problem, H100) == ("cudnn", "xla")
-    assert choice.backend_order(problem, None) == ("xla",)
-    assert choice.tuned_config(problem, H100) is None
+    assert choice.backend_order(OP, problem, H100) == ("cudnn", "xla")
+    assert choice.backend_order(OP, problem, None) == ("xla",)
+    assert choice.tuned_config(OP, problem, H100, "triton") is None
 
 
 def test_the_fastest_measured_backend_comes_first():
     problem = BARS["lsd_256"].problem
     write_table([row(problem, xla=300.0, cudnn=40.0, triton=15.0)])
-    assert choice.backend_order(problem, H100) == ("triton", "cudnn", "xla")
-    assert choice.tuned_config(problem, H100) == CONFIG
+    assert choice.backend_order(OP, problem, H100) == ("triton", "cudnn", "xla")
+    assert choice.tuned_config(OP, problem, H100, "triton") == CONFIG
 
 
 def test_a_measurement_serves_its_neighbours():
@@ -73,7 +76,7 @@ def test_a_measurement_serves_its_neighbours():
     ]
     for change in near_changes:
         near = dataclasses.replace(problem, **change)
-        assert choice.tuned_config(near, H100) == CONFIG, change
+        assert choice.tuned_config(OP, near, H100, "triton") == CONFIG, change
     far_changes: list[dict[str, Any]] = [
         {"width": 64},
         {"dtype": "float32"},
@@ -81,7 +84,7 @@ def test_a_measurement_serves_its_neighbours():
     ]
     for change in far_changes:
         far = dataclasses.replace(problem, **change)
-        assert choice.tuned_config(far, H100) is None, change
+        assert choice.tuned_config(OP, far, H100, "triton") is None, change
 
 
 @pytest.mark.parametrize(
@@ -92,15 +95,15 @@ def test_a_broken_table_is_reported_and_left_alone(text):
     tuned_table.path_of(H100).write_text(text)
     problem = BARS["lsd_256"].problem
     with pytest.warns(RuntimeWarning, match="nvidia_h100_80gb_hbm3.json"):
-        assert choice.backend_order(problem, H100) == choice.UNMEASURED_ORDER
+        assert choice.backend_order(OP, problem, H100) == OP.unmeasured
 
 
 def test_a_row_that_makes_no_sense_is_left_out():
     problem = BARS["lsd_256"].problem
-    bad = row(problem, triton=1.0) | {"config": {"block_q": 3}}
+    bad = row(problem, triton=1.0) | {"configs": {"triton": {"block_q": 3}}}
     write_table([bad, row(problem, triton=2.0, xla=1.0)])
     with pytest.warns(RuntimeWarning, match="left out"):
-        assert choice.backend_order(problem, H100)[0] == "xla"
+        assert choice.backend_order(OP, problem, H100)[0] == "xla"
 
 
 def test_a_backend_that_fails_to_compile_is_passed_over_with_one_warning():

@@ -10,11 +10,23 @@ import numpy as np
 import pytest
 
 from pallas_kernels import device
-from pallas_kernels.frame_attention import frame_attention, reference, triton
+from pallas_kernels._mosaic import HAS_MOSAIC, HOPPER
+from pallas_kernels.frame_attention import (
+    frame_attention,
+    mosaic,
+    mosaic_config,
+    reference,
+    triton,
+)
 from pallas_kernels.frame_attention.config import default_config, search_space
 from pallas_kernels.frame_attention.specs import SPECS
 
 pytestmark = pytest.mark.gpu
+
+
+def hopper() -> bool:
+    card = device.present()
+    return HAS_MOSAIC and card is not None and card.capability == HOPPER
 
 
 def relative(found: Any, wanted: Any) -> float:
@@ -44,6 +56,35 @@ def test_the_triton_kernel_is_the_reference(name: str) -> None:
     wanted = jax.jit(functools.partial(expected, spec))(*operands)
     # bfloat16 rounds weights and outputs to 8 bits; float32 products are exact.
     assert relative(found, wanted) <= (1e-2 if spec.problem.itemsize == 2 else 1e-5)
+
+
+HOPPER_SPECS = [
+    name
+    for name, spec in SPECS.items()
+    if mosaic_config.unsuited(spec.problem) is None and name != "default_clip"
+]
+
+
+@pytest.mark.skipif(not hopper(), reason="needs a Hopper GPU and jax 0.11")
+@pytest.mark.parametrize("name", HOPPER_SPECS)
+def test_the_hopper_kernel_is_the_reference(name: str) -> None:
+    """With every number of shares, which meet in each other's shared memory."""
+    spec = SPECS[name]
+    problem, card = spec.problem, device.present()
+    assert card is not None
+    operands = spec.operands(seed=0)
+    layer = problem.layers - 1 if problem.layers else None
+    wanted = jax.jit(functools.partial(expected, spec))(*operands)
+    by_split = {c.split: c for c in mosaic_config.search_space(problem, card)}
+    for config in by_split.values():
+        call = functools.partial(
+            mosaic.attend, prompt_tokens=problem.prompt, layer=layer, config=config
+        )
+        first = jax.jit(call)(*operands)
+        # Weights, outputs and what the shares exchange are rounded to 8 bits.
+        assert relative(first, wanted) <= 1e-2, config
+        again = jax.jit(call)(*operands)
+        assert np.array_equal(first, again), f"not the same twice: {config}"
 
 
 def test_configurations_change_nothing_but_the_time() -> None:

@@ -14,9 +14,10 @@ from absl.testing import flagsaver
 from experiments import autotune, bench_kernels, bench_row_kernels, row_kernel_rivals
 from experiments import frame_attention_rivals as contest
 from mirage_jax.results import read_results
-from pallas_kernels import timing, tuned_table
+from pallas_kernels import choice, timing, tuned_table
 from pallas_kernels.device import Device
-from pallas_kernels.frame_attention import choice, triton
+from pallas_kernels.frame_attention import triton
+from pallas_kernels.frame_attention.choice import OP
 from pallas_kernels.frame_attention.config import Config
 from pallas_kernels.frame_attention.problem import Problem
 from pallas_kernels.frame_attention.specs import SMALL
@@ -134,11 +135,14 @@ def test_unknown_cases_are_named(run):
 def test_the_tuner_writes_what_the_dispatcher_reads(run, capsys):
     spec, card = SMALL["plain"], Device("interpreter", (8, 6), 8)
     run(autotune, most=2, seconds=60.0, workers=1, **TINY)
-    assert "best Config" in capsys.readouterr().out
-    row = choice.nearest(spec.problem, card)
+    assert "best " in capsys.readouterr().out
+    row = choice.nearest(OP, spec.problem, card)
     assert row is not None and row.problem == spec.problem
     assert set(row.order) == {"triton", "xla"}
-    assert choice.tuned_config(spec.problem, card) == row.config
+    assert (
+        choice.tuned_config(OP, spec.problem, card, "triton")
+        == dict(row.configs)["triton"]
+    )
 
 
 def test_the_tuner_takes_no_wrong_configuration(run, monkeypatch, tmp_path):
@@ -163,7 +167,11 @@ def test_rows_of_other_problems_stay(tmp_path):
     def row(batch, time):
         problem = dataclasses.asdict(Problem(batch, 1, 16, 2, 16, 0, 1, 16))
         config = dataclasses.asdict(Config(16, 16, 1, 4, 2))
-        return {"problem": problem, "config": config, "microseconds": {"xla": time}}
+        return {
+            "problem": problem,
+            "configs": {"triton": config},
+            "microseconds": {"xla": time},
+        }
 
     tuned_table.write(path, card, "op", [row(1, 1.0), row(2, 2.0)])
     tuned_table.write(path, card, "other", [row(1, 5.0)])

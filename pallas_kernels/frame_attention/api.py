@@ -1,7 +1,6 @@
 """The dispatcher of frame attention."""
 
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from pallas_kernels import device
-from pallas_kernels.frame_attention import choice, cudnn, reference, triton, xla
+from pallas_kernels import choice, device
+from pallas_kernels.frame_attention import cudnn, mosaic, reference, triton, xla
+from pallas_kernels.frame_attention.choice import OP
 from pallas_kernels.frame_attention.problem import Problem, problem_of
+from pallas_kernels.trial import Trials
 
 EMPTY_SLOT = -jnp.inf  # bias of a slot that holds nothing
 
@@ -20,10 +21,11 @@ _BACKENDS: dict[str, Callable[..., Array]] = {
     "xla": xla.attend,
     "cudnn": cudnn.attend,
     "triton": triton.attend,
+    "mosaic": mosaic.attend,
 }
-_READS_LAYERS = {"triton"}  # the others get a slice of the layer, which may be a copy
+# The others get a slice of the layer, which may be a copy.
+_READS_LAYERS = {"triton", "mosaic"}
 _last_backend: str | None = None
-_warned: set[str] = set()
 
 
 def backends() -> tuple[str, ...]:
@@ -57,39 +59,14 @@ def _run(
     return _BACKENDS[name](q, k, v, slot_bias, prompt_tokens=prompt_tokens)
 
 
-@functools.cache
-def _failure(name: str, problem: Problem) -> str | None:
-    """Why a backend does not compile here for these sizes; None where it does.
-
-    Inside a program a failure could not be caught any more: it comes when the whole
-    program is compiled, long after this function's caller has been traced.
-    """
+def _compile_alone(name: str, problem: Problem) -> object:
+    """Compiles one backend for one problem, outside of any program."""
     layer = jax.ShapeDtypeStruct((), jnp.int32) if problem.layers else None
     call = functools.partial(_run, name, prompt_tokens=problem.prompt)
-    try:
-        jax.jit(call).lower(*problem.abstract, layer).compile()
-    except Exception as error:  # whatever it is, a live stream must go on without it
-        return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-    return None
+    return jax.jit(call).lower(*problem.abstract, layer).compile()
 
 
-def _usable(name: str, problem: Problem) -> bool:
-    """Whether a backend that was not asked for by name can be trusted here."""
-    if name == "xla":
-        return True  # what everything falls back to
-    failure = _failure(name, problem)
-    if failure is None:
-        return True
-    unsupported = failure.startswith(NotImplementedError.__name__)
-    if not unsupported and name not in _warned:
-        _warned.add(name)
-        warnings.warn(
-            f"frame attention goes on without {name!r}, which fails for {problem}: "
-            f"{failure}",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-    return False
+TRIALS = Trials("frame attention", _compile_alone)
 
 
 def frame_attention(
@@ -116,12 +93,12 @@ def frame_attention(
         is given.
       slot_bias: float32 bias by pass frame, head and slot.
       prompt_tokens: P, keys of slot 0.
-      layer: index of the layer in k and v. The Triton kernel reads it where it lies;
-        other backends slice it, which may copy a layer's whole cache.
+      layer: index of the layer in k and v. Our kernels read it where it lies; other
+        backends slice it, which may copy a layer's whole cache.
       backend: a name of `backends()`; None takes the fastest that was measured on
-        this device (see `choice`), without a measurement cuDNN for half precision on
-        an NVIDIA GPU, else XLA. A backend that does not compile here is passed over
-        with one warning.
+        this device (see `pallas_kernels.choice`), without a measurement cuDNN for
+        half precision on an NVIDIA GPU, else XLA. A backend that does not compile
+        here is passed over with one warning.
 
     Raises:
       ValueError: the shapes do not fit together, or the backend is unknown.
@@ -134,8 +111,8 @@ def frame_attention(
     if backend is not None and backend not in _BACKENDS:
         raise ValueError(f"{backend=} is none of {backends()}")
     if backend is None:
-        order = choice.backend_order(problem, device.present())
-        backend = next(name for name in order if _usable(name, problem))
+        order = choice.backend_order(OP, problem, device.present())
+        backend = next(name for name in order if TRIALS.usable(name, problem))
     out = _run(backend, q, k, v, slot_bias, layer, prompt_tokens=prompt_tokens)
     _last_backend = backend
     return out

@@ -64,6 +64,11 @@ class Problem:
     def itemsize(self) -> int:
         return jnp.dtype(self.dtype).itemsize
 
+    @property
+    def total_keys(self) -> int:
+        """M, keys of all slots."""
+        return self.prompt + self.frames * self.keys
+
 
 def problem_of(q: Any, k: Any, v: Any, slot_bias: Any, prompt_tokens: int) -> Problem:
     """Sizes of the operands.

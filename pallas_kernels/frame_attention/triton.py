@@ -1,11 +1,9 @@
 """Frame attention by Pallas-Triton: keys read in place, shared out among programs.
 
-The kernels are in `kernel`; here they are called, given a configuration, and given a
-gradient. The backward pass computes attention again by cuDNN, or by XLA where cuDNN
-cannot, and pulls back through that. So a training step pays one forward pass more than
-by naming "cudnn" itself, which is therefore the better choice there.
+The kernels are in `kernel`; here they are called and given a configuration.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -14,9 +12,10 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float, Int
 
-from pallas_kernels import device
+from pallas_kernels import choice, device
 from pallas_kernels._compat import triton_call
-from pallas_kernels.frame_attention import choice, cudnn, kernel, xla
+from pallas_kernels.frame_attention import gradient, kernel
+from pallas_kernels.frame_attention.choice import OP
 from pallas_kernels.frame_attention.config import (
     WIDEST_HEAD,
     Config,
@@ -131,34 +130,28 @@ def _combine(
     )(parts, lse)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
-def _attend(q, k, v, slot_bias, layer, problem, config, interpret):
-    return forward(
-        q, k, v, slot_bias, layer, problem=problem, config=config, interpret=interpret
-    )
+@dataclasses.dataclass(frozen=True)
+class Forward:
+    """The kernels for one problem and configuration: no choice and no check."""
 
+    problem: Problem
+    config: Config
+    interpret: bool = False
 
-def _attend_forward(q, k, v, slot_bias, layer, problem, config, interpret):
-    out = _attend(q, k, v, slot_bias, layer, problem, config, interpret)
-    return out, (q, k, v, slot_bias, layer)
-
-
-def _attend_backward(problem, config, interpret, saved, cotangent):
-    q, k, v, slot_bias, layer = saved
-
-    def again(q, k, v, slot_bias):
-        if problem.layers:
-            k, v = (jax.lax.dynamic_index_in_dim(x, layer[0], 0, False) for x in (k, v))
-        try:
-            return cudnn.attend(q, k, v, slot_bias, prompt_tokens=problem.prompt)
-        except NotImplementedError:
-            return xla.attend(q, k, v, slot_bias, prompt_tokens=problem.prompt)
-
-    _, pull = jax.vjp(again, q, k, v, slot_bias)
-    return *pull(cotangent), None
-
-
-_attend.defvjp(_attend_forward, _attend_backward)
+    def __call__(
+        self,
+        q: Float[Array, "B Q K E"],
+        k: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
+        v: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
+        slot_bias: Float[Array, "B G K S"],
+        layer: Int[Array, "1"],
+    ) -> Float[Array, "B Q K E"]:
+        return forward(
+            *(q, k, v, slot_bias, layer),
+            problem=self.problem,
+            config=self.config,
+            interpret=self.interpret,
+        )
 
 
 def attend(
@@ -197,6 +190,8 @@ def attend(
     if card is None or card.capability < device.LEAST_CAPABILITY:
         raise NotImplementedError(f"the Triton kernel needs an Ampere GPU, not {card}")
     if config is None:
-        config = choice.tuned_config(problem, card) or default_config(problem, card)
+        tuned = choice.tuned_config(OP, problem, card, "triton")
+        config = tuned or default_config(problem, card)
     index = jnp.asarray(0 if layer is None else layer, jnp.int32).reshape(1)
-    return _attend(q, k, v, slot_bias, index, problem, config, interpret)
+    call = Forward(problem, config, interpret)
+    return gradient.attend(call, problem, q, k, v, slot_bias, index)

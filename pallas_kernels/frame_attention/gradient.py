@@ -1,0 +1,58 @@
+"""The gradient of the kernels that have no backward pass of their own.
+
+It computes attention again by cuDNN, or by XLA where cuDNN cannot, and pulls back
+through that. So a training step pays one forward pass more than by naming "cudnn"
+itself, which is therefore the better choice there.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+from jaxtyping import Array, Float, Int
+
+from pallas_kernels.frame_attention import cudnn, xla
+from pallas_kernels.frame_attention.problem import Problem
+
+# (q, k, v, slot_bias, layer) -> output
+Forward = Callable[..., Float[Array, "B Q K E"]]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def attend(
+    forward: Forward,
+    problem: Problem,
+    q: Float[Array, "B Q K E"],
+    k: Array,
+    v: Array,
+    slot_bias: Float[Array, "B G K S"],
+    layer: Int[Array, "1"],
+) -> Float[Array, "B Q K E"]:
+    """forward(q, k, v, slot_bias, layer), differentiable.
+
+    Args:
+      forward: a kernel; it must be hashable and equal to itself when made anew.
+    """
+    return forward(q, k, v, slot_bias, layer)
+
+
+def _forward(forward, problem, *operands):
+    return attend(forward, problem, *operands), operands
+
+
+def _backward(forward, problem, saved, cotangent):
+    q, k, v, slot_bias, layer = saved
+
+    def again(q, k, v, slot_bias):
+        if problem.layers:
+            k, v = (jax.lax.dynamic_index_in_dim(x, layer[0], 0, False) for x in (k, v))
+        try:
+            return cudnn.attend(q, k, v, slot_bias, prompt_tokens=problem.prompt)
+        except NotImplementedError:
+            return xla.attend(q, k, v, slot_bias, prompt_tokens=problem.prompt)
+
+    _, pull = jax.vjp(again, q, k, v, slot_bias)
+    return *pull(cotangent), None
+
+
+attend.defvjp(_forward, _backward)
