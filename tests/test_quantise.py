@@ -1,6 +1,5 @@
 """Quantisation of rows: the kernel is the definition."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from pallas_kernels.eight_bit import LARGEST, quantise_rows
 from pallas_kernels.quantise import quantise, triton
 
 
-def rows(*shape: int, dtype=jnp.bfloat16) -> jax.Array:
+def rows(*shape, dtype=jnp.bfloat16):
     return jnp.asarray(np.random.default_rng(0).normal(size=shape), dtype)
 
 
