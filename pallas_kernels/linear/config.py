@@ -150,6 +150,7 @@ def estimate(config: Config, problem: Problem, cores: int) -> float:
 
 
 def _all_fitting(problem: Problem) -> list[Config]:
+    """Every way to cut the work, each with the deepest ring."""
     inner = (SWIZZLE // problem.itemsize, 2 * SWIZZLE // problem.itemsize)
     everything = itertools.product(
         (1, 2),
@@ -169,14 +170,19 @@ def _all_fitting(problem: Problem) -> list[Config]:
             for stages in range(8, 1, -1)
             if misfit(config := Config(*cut, stages, down, across), problem) is None
         ]
-        found += fitting[:2]
+        found += fitting[:1]
     return found
 
 
 def search_space(problem: Problem, cores: int, most: int = 32) -> tuple[Config, ...]:
     """Configurations worth a measurement, the likeliest first; perhaps none."""
-    found = _all_fitting(problem)
-    return tuple(sorted(found, key=lambda c: estimate(c, problem, cores))[:most])
+
+    def rank(config: Config) -> tuple[float, int, int]:
+        # Of equals: two warpgroups, which share the epilogue, in the smaller cluster.
+        expected = round(estimate(config, problem, cores), 2)
+        return expected, -config.warpgroups, config.cluster
+
+    return tuple(sorted(_all_fitting(problem), key=rank)[:most])
 
 
 def default_config(problem: Problem, cores: int) -> Config:
