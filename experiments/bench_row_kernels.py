@@ -74,7 +74,7 @@ def _measure(case: Case, name: str, step: Step, wanted: object) -> Row:
     except Exception as failure:  # any library may fail in any way; the others go on
         refusal = f"{type(failure).__name__}: {str(failure).splitlines()[0][:120]}"
         unable = isinstance(failure, NotImplementedError)
-        ours = name.startswith("triton") and not unable
+        ours = name.startswith(("triton", "mosaic")) and not unable
         return Row(name, True, refusal=refusal, correct=not ours)
     error = timing.relative_error(timed.first, wanted)
     return Row(

@@ -13,13 +13,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from experiments import dense_layers
 from pallas_kernels import linear_8bit as linear
 from pallas_kernels.eight_bit import LARGEST, quantise_rows
+from pallas_kernels.linear import mosaic
+from pallas_kernels.linear_8bit import mosaic as linear_mosaic
 from pallas_kernels.linear_8bit import triton as linear_triton
 from pallas_kernels.modulated_norm import reference as norm
 from pallas_kernels.modulated_norm import triton as norm_triton
 from pallas_kernels.qk_norm_rope_commit import reference as commit
 from pallas_kernels.qk_norm_rope_commit import triton as commit_triton
+from pallas_kernels.quantise import triton as quantise_triton
 from pallas_kernels.timing import Step
 
 HALF = jnp.bfloat16
@@ -138,12 +142,29 @@ def _mlp_exact(h: Array, operands: Any) -> Array:
     return wide + gate * (jax.nn.gelu(wide @ up) @ down)
 
 
-def _mlp_8bit(h: Array, operands: Any, *, to: str, call: Callable[..., Any]) -> Array:
+def _mlp_mosaic(h: Array, operands: Any) -> Array:
+    """The same as two kernels."""
+    up, _, down, _ = operands["float"]
+    y = mosaic.linear(h, up, None, None, None, activation="gelu")
+    return mosaic.linear(y, down, None, h, operands["gate"], activation=None)
+
+
+def _quantise_xla(x: Array, to: str) -> Any:
+    return quantise_rows(x.astype(jnp.float32), to)
+
+
+def _mlp_8bit(
+    h: Array,
+    operands: Any,
+    *,
+    to: str,
+    call: Callable[..., Any],
+    quantise: Callable[[Array, str], Any] = _quantise_xla,
+) -> Array:
     """The same in 8 bits, both quantisations of activations included."""
     up, down = operands[to]
-    y = call(quantise_rows(h.astype(jnp.float32), to), *up, None, None, None, "gelu")
-    y = quantise_rows(y.astype(jnp.float32), to)
-    return call(y, *down, None, h, operands["gate"], None)
+    y = call(quantise(h, to), *up, None, None, None, "gelu")
+    return call(quantise(y, to), *down, None, h, operands["gate"], None)
 
 
 def mlp_case(tokens: int, width: int, hidden: int, count: int, interpret: bool) -> Case:
@@ -177,8 +198,22 @@ def mlp_case(tokens: int, width: int, hidden: int, count: int, interpret: bool) 
             gate=gate,
         )
 
-    rivals: dict[str, Step] = {"xla_bfloat16": _mlp_bfloat16}
+    def hopper(x, weight, scale, bias, residual, gate, activation):
+        return linear_mosaic.linear_8bit(
+            *(x, weight, scale, bias, residual, gate),
+            activation=activation,
+            dtype=jnp.dtype(HALF),
+        )
+
+    rivals: dict[str, Step] = {
+        "xla_bfloat16": _mlp_bfloat16,
+        "mosaic_bfloat16": _mlp_mosaic,
+    }
+    by_triton = functools.partial(quantise_triton.quantise, interpret=interpret)
     for to in LARGEST:
+        rivals[f"mosaic_{to}"] = functools.partial(
+            _mlp_8bit, to=to, call=hopper, quantise=by_triton
+        )
         for name, call in (("triton", triton), ("xla", xla)):
             step = functools.partial(_mlp_8bit, to=to, call=call)
             rivals[f"{name}_{to}"] = step
@@ -196,6 +231,24 @@ def mlp_case(tokens: int, width: int, hidden: int, count: int, interpret: bool) 
     )
 
 
+def linear_case(name: str, rows: int) -> Case:
+    """One dense layer of the 880M model in bfloat16."""
+    to, layer = "bfloat16", dense_layers.LAYERS[name]
+    (x, _), sets = dense_layers.operands(layer, rows, to)
+    y = jnp.zeros((1, 1, rows, layer.outputs), HALF)
+    numbers = rows * (layer.inputs + layer.outputs) + layer.inputs * layer.outputs
+    return Case(
+        op="linear",
+        carry=(x, y),
+        sets=sets,
+        exact=dense_layers.step(layer, to, "reference"),
+        rivals={n: dense_layers.step(layer, to, n) for n in ("mosaic", "xla")},
+        bytes_moved=2.0 * numbers,
+        flops=2.0 * rows * layer.inputs * layer.outputs,
+        tolerance=1e-2,
+    )
+
+
 def cases(interpret: bool) -> dict[str, Callable[[], Case]]:
     """By name, made when asked for: the bars' shapes, or tiny ones for a test."""
     make = functools.partial
@@ -205,7 +258,7 @@ def cases(interpret: bool) -> dict[str, Callable[[], Case]]:
             "commit_tiny": make(commit_case, 5, 2, 16, 2, True),
             "mlp_tiny": make(mlp_case, 9, 64, 96, 2, True),
         }
-    return {
+    found: dict[str, Callable[[], Case]] = {
         "norm_256": make(norm_case, 256, 1536, 8, False),
         "norm_1024": make(norm_case, 1024, 1536, 8, False),
         "commit_256": make(commit_case, 256, 12, 128, 8, False),
@@ -214,3 +267,6 @@ def cases(interpret: bool) -> dict[str, Callable[[], Case]]:
         "mlp_256": make(mlp_case, 256, 1536, 6144, 4, False),
         "mlp_1024": make(mlp_case, 1024, 1536, 6144, 4, False),
     }
+    for name in dense_layers.LAYERS:
+        found[f"linear_{name}_256"] = make(linear_case, name, 256)
+    return found

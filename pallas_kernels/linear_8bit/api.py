@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from pallas_kernels.eight_bit import Quantised, check_format, quantise_rows
-from pallas_kernels.linear_8bit import reference, triton
+from pallas_kernels.linear_8bit import mosaic, reference, triton
 
 _BACKENDS: dict[str, Callable[..., Array]] = {
     "reference": reference.linear_8bit,
     "xla": reference.linear_xla,
     "triton": triton.linear_8bit,
+    "mosaic": mosaic.linear_8bit,
 }
 ACTIVATIONS = (None, "gelu")
 

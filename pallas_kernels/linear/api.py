@@ -1,0 +1,64 @@
+"""The dispatcher of the dense layer in 16 bits."""
+
+from collections.abc import Callable
+
+from jaxtyping import Array, Float
+
+from pallas_kernels.linear import mosaic, reference
+
+_BACKENDS: dict[str, Callable[..., Array]] = {
+    "reference": reference.linear,
+    "xla": reference.linear_xla,
+    "mosaic": mosaic.linear,
+}
+ACTIVATIONS = (None, "gelu")
+
+
+def backends() -> tuple[str, ...]:
+    """Names of all backends."""
+    return tuple(_BACKENDS)
+
+
+def linear(
+    x: Float[Array, "B G N K"],
+    kernel: Float[Array, "K D"],
+    bias: Float[Array, " D"] | None = None,
+    *,
+    activation: str | None = None,
+    residual: Float[Array, "B G N D"] | None = None,
+    gate: Float[Array, "B G D"] | None = None,
+    backend: str = "xla",
+) -> Float[Array, "B G N D"]:
+    """residual + gate * activation(x @ kernel + bias), in the dtype of x.
+
+    Args:
+      x: activations.
+      kernel: as Flax keeps it, inputs first, of x's dtype.
+      bias: added to the product.
+      activation: None or "gelu" (the tanh form).
+      residual: added last, in float32.
+      gate: of each frame, on what is added to the residual.
+      backend: a name of `backends()`.
+
+    Raises:
+      ValueError: shapes or dtypes do not fit, or an unknown activation or backend.
+      NotImplementedError: the backend cannot do this here.
+    """
+    if backend not in _BACKENDS:
+        raise ValueError(f"{backend=} is none of {backends()}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{activation=} is none of {ACTIVATIONS}")
+    if x.ndim != 4:
+        raise ValueError(f"{x.shape=} must be [B, G, N, K]")
+    if kernel.ndim != 2 or kernel.shape[0] != x.shape[3]:
+        raise ValueError(f"{kernel.shape=} does not fit {x.shape=}")
+    if kernel.dtype != x.dtype:
+        raise ValueError(f"{kernel.dtype=} is not {x.dtype=}")
+    outputs = kernel.shape[1]
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"{bias.shape=} must be ({outputs},)")
+    if residual is not None and residual.shape != (*x.shape[:3], outputs):
+        raise ValueError(f"{residual.shape=} does not fit {x.shape=} and {outputs=}")
+    if gate is not None and gate.shape != (*x.shape[:2], outputs):
+        raise ValueError(f"{gate.shape=} does not fit {x.shape=} and {outputs=}")
+    return _BACKENDS[backend](x, kernel, bias, residual, gate, activation=activation)

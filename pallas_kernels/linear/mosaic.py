@@ -1,0 +1,83 @@
+"""The dense layer in 16 bits by Pallas-Mosaic, for Hopper cards."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from pallas_kernels.linear import reference
+from pallas_kernels.linear.config import Config
+from pallas_kernels.linear.hopper import dense
+from pallas_kernels.linear.problem import Problem
+
+
+def linear(
+    x: Float[Array, "B G N K"],
+    kernel: Float[Array, "K D"],
+    bias: Float[Array, " D"] | None,
+    residual: Float[Array, "B G N D"] | None,
+    gate: Float[Array, "B G D"] | None,
+    *,
+    activation: str | None,
+    config: Config | None = None,
+    interpret: bool = False,
+) -> Float[Array, "B G N D"]:
+    """See `api.linear`. The gradient is XLA's, of XLA's definition.
+
+    Args:
+      config: how to cut the work; None takes a safe default.
+      interpret: run on any device, slowly, for tests; without a split.
+
+    Raises:
+      ValueError: the configuration does not fit the sizes.
+      NotImplementedError: no Hopper card, an older JAX, another dtype, or sizes that
+        no tile divides.
+    """
+    if x.dtype not in (jnp.bfloat16, jnp.float16):
+        raise NotImplementedError(f"{x.dtype=} has no Hopper kernel")
+    call = functools.partial(
+        _linear, activation=activation, config=config, interpret=interpret
+    )
+    definition = functools.partial(reference.linear_xla, activation=activation)
+    differentiable = jax.custom_vjp(call)
+    differentiable.defvjp(
+        lambda *operands: (call(*operands), operands),
+        lambda operands, cotangent: jax.vjp(definition, *operands)[1](cotangent),
+    )
+    return differentiable(x, kernel, bias, residual, gate)
+
+
+def _linear(
+    x: Float[Array, "B G N K"],
+    kernel: Float[Array, "K D"],
+    bias: Float[Array, " D"] | None,
+    residual: Float[Array, "B G N D"] | None,
+    gate: Float[Array, "B G D"] | None,
+    *,
+    activation: str | None,
+    config: Config | None,
+    interpret: bool,
+) -> Float[Array, "B G N D"]:
+    lead, (inputs, outputs) = x.shape[:3], kernel.shape
+    p = Problem(
+        frames=lead[0] * lead[1],
+        tokens=lead[2],
+        inputs=inputs,
+        outputs=outputs,
+        format=jnp.dtype(x.dtype).name,
+        activation=activation,
+        biased=bias is not None,
+        gated=gate is not None,
+        residual=residual is not None,
+        dtype=jnp.dtype(x.dtype).name,
+    )
+    operands = [x.reshape(p.rows, inputs), kernel]
+    if bias is not None:
+        operands.append(bias)
+    if residual is not None:
+        operands.append(residual.reshape(p.rows, outputs))
+    if gate is not None:
+        operands.append(gate.reshape(p.frames, outputs))
+    found = dense(p, *operands, config=config, interpret=interpret)
+    return found.reshape(*lead, outputs)
