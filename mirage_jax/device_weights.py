@@ -20,6 +20,8 @@ from pallas_kernels.linear_8bit import quantise_weight
 
 Params = dict[str, Any]
 DENSE = ("qkv", "out", "up", "down")  # layers of a block that can run in 8 bits
+# Read in float32 whatever the compute type: all of them together are small.
+FLOAT32 = ("q_scale", "k_scale", "scale", "mean", "spread", "slot_bias")
 ALIGNED = 16  # 8-bit matrix units read rows whose bytes are a multiple of this
 
 
@@ -43,13 +45,12 @@ def narrowed(params: Params, dtype: Any) -> Params:
     """Kernels of dense layers and convolutions, biases and tables to `dtype`.
 
     What a stream reads in float32 stays: scales of norms and of 8-bit weights,
-    statistics of latents and the slot bias. All of it together is small.
+    statistics of latents and the slot bias.
     """
-    kept = {"q_scale", "k_scale", "scale", "mean", "spread", "slot_bias"}
 
     def narrow(path: Any, leaf: Any) -> Any:
         floating = jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype.itemsize > 1
-        if not floating or path[-1].key in kept:
+        if not floating or path[-1].key in FLOAT32:
             return leaf
         return leaf.astype(dtype)
 
