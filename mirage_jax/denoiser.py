@@ -194,14 +194,18 @@ def denoise_frame(
     dtype: Any = jnp.float32,
     backend: str | None = None,
     kernels: str = "xla",
+    eight_bit: str | None = None,
+    linear: str | None = None,
     unroll: int | bool = True,
 ) -> tuple[Float[Array, "B G h w C"], FrameCache]:
     """One pass over the current frame, against the cache and into it.
 
     The last of the G frames is the current one; with G = 2 the first is the frame
     before it. Each frame's K and V go into its ring slot before attention reads all
-    slots in place. `backend` is that of attention, `kernels` that of norms and commit.
-    Returns the predicted clean latents and the written cache.
+    slots in place. `backend` is that of attention, `kernels` that of norms and commit,
+    `linear` that of dense layers in 8 bits, whose format is `eight_bit`; parameters are
+    then those of `device_weights`. Returns the predicted clean latents and the written
+    cache.
     """
     c = config.denoiser
     b, groups, height, width, channels = noisy.shape
@@ -214,7 +218,7 @@ def denoise_frame(
     angles = rope_angles(height // c.patch, width // c.patch, c.head_width)
     angles = jnp.tile(angles, (groups, 1))
     cos, sin = jnp.cos(angles), jnp.sin(angles)
-    block = Block(c, dtype, kernels)
+    block = Block(c, dtype, kernels, eight_bit, linear)
 
     def layer(carry, per_layer):
         residual, k_slots, v_slots = carry

@@ -25,11 +25,15 @@ from mirage_jax.cache import FrameCache
 from mirage_jax.config import DOWNSAMPLE, TEXT_WIDTH, ModelConfig
 from mirage_jax.denoiser import denoise_frame, prompt_slots
 from mirage_jax.errors import MirageError
+from pallas_kernels import linear_8bit
+from pallas_kernels.eight_bit import LARGEST
 
 Params = dict[str, Any]
 COMMITS = ("merged", "lagged", "clean")
 DTYPES = ("bfloat16", "float32")
 KERNELS = ("xla", "triton")
+LINEARS = (None, *linear_8bit.backends())
+EIGHT_BITS = (None, *LARGEST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +54,9 @@ class StreamConfig:
       dtype: compute type, "bfloat16" or "float32".
       attention: attention backend by name; None chooses.
       kernels: backend of the other kernels, the norms and the commit, by name.
+      eight_bit: "int8" or "float8_e4m3fn" runs the blocks' dense layers in 8 bits;
+        weights must then come from `device_weights`. None leaves them to `dtype`.
+      linear: backend of dense layers in 8 bits by name; None chooses.
       unroll: layers unrolled into the program (quicker to run, slower to compile).
     """
 
@@ -65,6 +72,8 @@ class StreamConfig:
     dtype: str = "bfloat16"
     attention: str | None = None
     kernels: str = "xla"
+    eight_bit: str | None = None
+    linear: str | None = None
     unroll: bool = True
 
     def __post_init__(self):
@@ -88,6 +97,12 @@ class StreamConfig:
             raise MirageError(f"kernels={self.kernels!r}: choose one of {KERNELS}")
         if self.dtype not in DTYPES:
             raise MirageError(f"dtype={self.dtype!r}: choose one of {DTYPES}")
+        if self.eight_bit not in EIGHT_BITS:
+            raise MirageError(
+                f"eight_bit={self.eight_bit!r}: choose one of {EIGHT_BITS}"
+            )
+        if self.linear not in LINEARS:
+            raise MirageError(f"linear={self.linear!r}: choose one of {LINEARS}")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -213,6 +228,8 @@ def _denoise(
         dtype=dtype,
         backend=stream.attention,
         kernels=stream.kernels,
+        eight_bit=stream.eight_bit,
+        linear=stream.linear,
         unroll=stream.unroll,
     )
     bias = bias.astype(jnp.float32)

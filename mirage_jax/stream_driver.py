@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from mirage_jax import stream as streaming
+from mirage_jax.device_weights import device_weights
 from mirage_jax.stream import StreamConfig, StreamState
 from mirage_jax.weights import Model
 
@@ -37,7 +38,8 @@ class StreamDriver:
         if config.batch != 1:
             raise ValueError(f"a driver holds one stream, got {config.batch=}")
         self.config = config
-        self._params = jax.device_put(model.params)
+        # Narrowed on the device, one matrix after the other.
+        self._params = device_weights(jax.device_put(model.params), config)
         self._model = model.config
         self._step = streaming.make_step(model.config, config)
         self._open = jax.jit(streaming.open_stream, static_argnums=(1, 2))

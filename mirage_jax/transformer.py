@@ -4,6 +4,7 @@ Flax modules and functions of single frames or clips, without memory: what atten
 what is decided by the caller (`denoiser`), which hands `Block` its attention.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mirage_jax.config import DenoiserConfig
+from mirage_jax.dense import Dense
 from pallas_kernels.modulated_norm import gated_residual_norm
 
 MODULATIONS = 6  # shift, scale and gate of the attention and of the MLP branch
@@ -145,21 +147,26 @@ class Block(nn.Module):
     `attend(qkv, q_scale, k_scale)` gets the projection of the tokens at hand,
     [B, G * N, 3, K, E], and the scales of the norms of q and k; it returns the output
     of attention [B, G * N, K, E] and whatever state it keeps. `kernels` names the
-    backend of the norms.
+    backend of the norms, `linear` that of the dense layers in 8 bits; `eight_bit` is
+    their format, None for `dtype`.
     """
 
     config: DenoiserConfig
     dtype: Any
     kernels: str = "xla"
+    eight_bit: str | None = None
+    linear: str | None = None
 
     def setup(self) -> None:
         c = self.config
-        dense = lambda width, **kw: nn.Dense(width, dtype=self.dtype, **kw)  # noqa: E731
+        dense = functools.partial(
+            Dense, dtype=self.dtype, eight_bit=self.eight_bit, backend=self.linear
+        )
         self.qkv = dense(3 * c.width, use_bias=False)
         self.out = dense(c.width)
-        self.up = dense(4 * c.width)
+        self.up = dense(4 * c.width, activation="gelu")
         self.down = dense(c.width)
-        self.prompt = dense(2 * c.width, use_bias=False)
+        self.prompt = nn.Dense(2 * c.width, use_bias=False, dtype=self.dtype)
         ones, zeros = nn.initializers.ones, nn.initializers.zeros
         self.q_scale = self.param("q_scale", ones, (c.head_width,))
         self.k_scale = self.param("k_scale", ones, (c.head_width,))
@@ -186,15 +193,22 @@ class Block(nn.Module):
             residual.gate,
             m[:, :, 1],
             m[:, :, 0],
+            to=self.eight_bit,
             backend=self.kernels,
         )
         qkv = self.qkv(y).reshape(b, g * n, 3, c.heads, c.head_width)
         y, state = attend(qkv, self.q_scale, self.k_scale)
         branch = self.out(y.reshape(b, g, n, c.width))
         x, y = gated_residual_norm(
-            x, branch, m[:, :, 2], m[:, :, 4], m[:, :, 3], backend=self.kernels
+            x,
+            branch,
+            m[:, :, 2],
+            m[:, :, 4],
+            m[:, :, 3],
+            to=self.eight_bit,
+            backend=self.kernels,
         )
-        return Residual(x, self.down(nn.gelu(self.up(y))), m[:, :, 5]), state
+        return Residual(x, self.down(self.up(y)), m[:, :, 5]), state
 
 
 class Stem(nn.Module):

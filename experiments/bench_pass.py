@@ -1,0 +1,190 @@
+"""Checks and times one denoiser pass, and the whole stream step, on the present GPU.
+
+    python -m experiments.bench_pass --config=configs/lsd_880m.py
+    python -m experiments.bench_pass --model=default --combinations=xla,kernels
+
+A size that has no trained weights runs on random ones, which are good for timing only.
+A pass is stem, all blocks and head of one frame of one stream, with the commit into
+the donated cache and no codec; the step is a frame from bytes to bytes. All
+combinations of backends and precisions run in the same process, on the same weights.
+Correctness first: latents and committed K and V of a pass against float32. Then three
+times of a pass: in one compiled program of many (the device's own time), by calls from
+the host that do not wait, and by calls that wait for each result (p50, p95, p99). They
+stand beside the floor that `mirage_jax.cost_model` counts. Writes one JSON file, prints
+a table, exits with 1 where an output is wrong or no combination ran. With --interpret
+it runs the smallest model on any device, to test the script itself.
+"""
+
+import runpy
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+from absl import app, flags
+
+from experiments.command import command
+from experiments.pass_programs import EIGHT_BIT, Pass, side_of, stream_of
+from experiments.pass_report import Goals, Measured, table, to_results
+from experiments.pass_timing import Job, measure
+from experiments.random_model import random_params
+from mirage_jax.config import MODELS, ModelConfig, model_config
+from mirage_jax.cost_model import count_parameters, floor_seconds, pass_stages
+from mirage_jax.device_weights import device_weights
+from mirage_jax.errors import MirageError
+from mirage_jax.results import device_setup, write_results
+from mirage_jax.stream import StreamConfig
+from mirage_jax.weights import load_model, model_folder
+from pallas_kernels import device, timing
+
+_CONFIG = flags.DEFINE_string(
+    "config", "configs/lsd_880m.py", "Settings; flags go before them."
+)
+_MODEL = flags.DEFINE_string("model", None, "A named size, or a folder with weights.")
+_TOKENS = flags.DEFINE_list("tokens", [], "Tokens a frame, square numbers.")
+_COMBINATIONS = flags.DEFINE_list(
+    "combinations",
+    ["xla", "kernels", "triton", "kernels+int8", "triton+int8", "triton+float8"],
+    "What runs: see experiments/pass_programs.py.",
+)
+_PROGRAMS = flags.DEFINE_list(
+    "programs", ["pass", "chain", "step"], "Which of the three are compiled and timed."
+)
+_CALLS = flags.DEFINE_integer("calls", 300, "Calls from the host.")
+_PASSES = flags.DEFINE_integer("passes", 50, "Passes in one program.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Runs of it; the median counts.")
+_COMPILERS = flags.DEFINE_integer("compilers", 8, "Programs compiled at a time.")
+_INTERPRET = flags.DEFINE_bool("interpret", False, "Run the smallest model anywhere.")
+_STRICT = flags.DEFINE_bool("strict", False, "Exit with 1 where a goal is missed.")
+_OUT = flags.DEFINE_string(
+    "out", None, "Results; docs/results/pass_<model>_<device>.json by default."
+)
+
+
+def bench() -> bool:
+    """Runs what the flags ask for; whether a goal was missed that had to be met."""
+    begin = time.perf_counter()
+    card = device.present()
+    if card is None and not _INTERPRET.value:
+        raise MirageError("no NVIDIA GPU here; --interpret runs a tiny model without")
+    settings = _settings(card is None)
+    name, goals = settings["model"], Goals(*settings["goals"])
+    model, params, weights = _load(name)
+    bandwidth = timing.copy_bandwidth(4 if card is None else 1024)
+    rate = timing.matmul_rate(128 if card is None else 8192)
+    print(f"copy {bandwidth / 1e9:.0f} GB/s, matrix products {rate / 1e12:.1f} TFLOP/s")
+    parameters = count_parameters(model)
+    print(f"{name}: {parameters / 1e6:.1f} M parameters, {weights}")
+
+    jobs = _jobs(model, settings["tokens"], card is not None)
+    held = _held(params, jobs)
+    with ThreadPoolExecutor(_COMPILERS.value) as pool:
+        compiled = [pool.submit(job.compile, held[job.precision]) for job in jobs]
+        for future in compiled:
+            future.result()
+    print(f"compiled after {time.perf_counter() - begin:.0f} s")
+    done: list[Measured] = []
+    for tokens in settings["tokens"]:
+        here = [job for job in jobs if job.tokens == tokens]
+        wanted = _exact(here[0], held[None])
+        for job in here:
+            stages = pass_stages(model, job.runs.stream)
+            floor = 1e3 * floor_seconds(stages, bandwidth, rate)
+            found = measure(
+                job, held[job.precision], wanted, floor, _CALLS.value, _REPEATS.value
+            )
+            done.append(found)
+            print(table(found, goals), flush=True)
+    setup = device_setup() | {
+        "model": name,
+        "weights": weights,
+        "batch": 1,
+        "tokens": settings["tokens"],
+        "copy_bytes_per_s": bandwidth,
+        "matmul_flops_per_s": rate,
+        "floor": "stages one after another, 8-bit products at twice the measured rate",
+        "calls": _CALLS.value,
+        "passes_in_a_program": _PASSES.value,
+        "repeats": _REPEATS.value,
+        "compiled_at_a_time": _COMPILERS.value,
+        "combinations": {job.path: str(job.runs.stream) for job in jobs},
+        "refused": {job.path: job.refusal for job in jobs if job.refusal},
+        "interpret": card is None,
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
+    slug = "interpreter" if card is None else card.slug
+    out = _OUT.value or f"docs/results/pass_{name}_{slug}.json"
+    write_results(out, "experiments/bench_pass.py", setup, to_results(done, parameters))
+    print(f"results in {out} after {setup['seconds']} s")
+    wrong = [one.path for one in done if not one.correct]
+    if wrong:
+        raise MirageError(f"wrong: {', '.join(wrong)}")
+    if all(one.refusal for one in done):
+        raise MirageError("no combination ran")
+    return _STRICT.value and any(goals.missed(one) for one in done)
+
+
+def _settings(small: bool) -> dict[str, Any]:
+    """The config's values, with those that flags give in their place."""
+    try:
+        settings = runpy.run_path(_CONFIG.value)["get_config"]()
+    except (OSError, KeyError) as error:
+        raise MirageError(f"--config={_CONFIG.value} is no config ({error})") from error
+    if small:
+        settings |= {"model": "test", "tokens": (4, 16)}
+    if _MODEL.value is not None:
+        settings["model"] = _MODEL.value
+    if _TOKENS.value:
+        settings["tokens"] = tuple(int(count) for count in _TOKENS.value)
+    return settings
+
+
+def _load(name: str) -> tuple[ModelConfig, Any, str]:
+    """Sizes, bfloat16 weights on the device, and what they are."""
+    if name not in MODELS or model_folder(name).is_dir():
+        model = load_model(name)
+        narrow = jax.jit(device_weights, static_argnums=1)
+        params = narrow(jax.device_put(model.params), StreamConfig())
+        return model.config, params, f"weights {model.sha256[:12]}"
+    config = model_config(name)
+    params = random_params(jax.random.key(0), config, "bfloat16")
+    return config, params, "random weights, for timing only"
+
+
+def _jobs(model: ModelConfig, counts: Any, on_gpu: bool) -> list[Job]:
+    unknown = set(_PROGRAMS.value) - {"pass", "chain", "step"}
+    if unknown or "pass" not in _PROGRAMS.value:
+        raise MirageError("--programs are of pass, chain and step, and one is pass")
+    jobs = []
+    for tokens in counts:
+        side = side_of(tokens, model)
+        for combination in _COMBINATIONS.value:
+            stream = stream_of(combination, side, on_gpu)
+            runs = Pass(model, stream)
+            jobs.append(
+                Job(combination, tokens, runs, _PASSES.value, tuple(_PROGRAMS.value))
+            )
+    return jobs
+
+
+def _held(params: Any, jobs: list[Job]) -> dict[str | None, Any]:
+    """Weights in every precision that a job asks for."""
+    held: dict[str | None, Any] = {None: params}
+    quantise = jax.jit(device_weights, static_argnums=1)
+    for to in EIGHT_BIT.values():
+        if any(job.precision == to for job in jobs):
+            held[to] = quantise(params, StreamConfig(eight_bit=to))
+    return held
+
+
+def _exact(job: Job, params: Any) -> Any:
+    """What a pass should leave, float32."""
+    carry = jax.jit(job.runs.carry)()
+    exact = jax.jit(job.runs.exact(), donate_argnums=1)
+    return jax.jit(job.runs.outcome)(exact(params["denoiser"], carry))
+
+
+main = command("bench_pass", bench)
+
+if __name__ == "__main__":
+    app.run(main)

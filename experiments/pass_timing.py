@@ -1,0 +1,157 @@
+"""Compiles and times the programs of one combination."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.pass_programs import Pass
+from experiments.pass_report import Calls, Measured
+from mirage_jax.config import TEXT_WIDTH
+from mirage_jax.stream import make_step, open_stream
+from pallas_kernels import timing
+
+WARM_UP = 10  # calls before those that count
+
+
+@dataclasses.dataclass
+class Job:
+    """A combination at one frame size, and its compiled programs.
+
+    Attributes:
+      combination: its name.
+      tokens: N of a frame.
+      runs: the pass.
+      passes: how many the chained program has.
+      names: of the programs that are wanted: "pass", "chain", "step".
+      compiled: those that are there.
+      compile_s: seconds of each, beside others that compiled at the same time.
+      refusal: why there are none.
+    """
+
+    combination: str
+    tokens: int
+    runs: Pass
+    passes: int
+    names: tuple[str, ...]
+    compiled: dict[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
+    compile_s: dict[str, float] = dataclasses.field(default_factory=dict)
+    refusal: str | None = None
+
+    @property
+    def path(self) -> str:
+        return f"{self.combination}/{self.tokens}"
+
+    @property
+    def precision(self) -> str | None:
+        """8-bit format of the weights; None for bfloat16."""
+        return self.runs.stream.eight_bit
+
+    def compile(self, params: Any) -> None:
+        """Compiles what is wanted; a backend that cannot is noted, not raised."""
+        try:
+            for name in self.names:
+                begin = time.perf_counter()
+                self.compiled[name] = self._lowered(name, params).compile()
+                self.compile_s[name] = time.perf_counter() - begin
+        except Exception as failure:  # any library may fail in any way; others go on
+            lines = str(failure).splitlines() or [""]
+            self.refusal = f"{type(failure).__name__}: {lines[0][:160]}"
+
+    def _lowered(self, name: str, params: Any) -> Any:
+        if name == "step":
+            step: Any = make_step(self.runs.model, self.runs.stream)
+            state = jax.eval_shape(self.open, params)
+            return step.lower(params, state, self.source())
+        program = self.runs if name == "pass" else self.runs.chained(self.passes)
+        carry = jax.eval_shape(self.runs.carry)
+        return jax.jit(program, donate_argnums=1).lower(params["denoiser"], carry)
+
+    def open(self, params: Any) -> Any:
+        """A fresh stream with some prompt."""
+        prompt = jnp.full((1, TEXT_WIDTH), TEXT_WIDTH**-0.5)
+        key = jax.random.key(0)
+        return open_stream(params, self.runs.model, self.runs.stream, prompt, key)
+
+    def source(self) -> Any:
+        """A frame of noise on the device, uint8."""
+        stream = self.runs.stream
+        rng = np.random.default_rng(0)
+        shape = (stream.batch, stream.height, stream.width, 3)
+        return jax.device_put(rng.integers(0, 256, shape, np.uint8))
+
+
+def measure(
+    job: Job, params: Any, wanted: Any, floor_ms: float, calls: int, repeats: int
+) -> Measured:
+    """Checks one pass, then times it and the step.
+
+    Args:
+      job: compiled.
+      params: weights in its precision.
+      wanted: outcome of the pass in float32.
+      floor_ms: least time of a pass.
+      calls: from the host, of each kind.
+      repeats: runs of the chained program.
+    """
+    found = Measured(job.combination, job.tokens, job.precision, floor_ms)
+    if job.refusal:
+        return dataclasses.replace(found, refusal=job.refusal)
+    denoiser = params["denoiser"]
+    fresh = jax.jit(job.runs.carry)
+    run = job.compiled["pass"]
+    carry = run(denoiser, fresh())
+    error = timing.relative_error(jax.jit(job.runs.outcome)(carry), wanted)
+    found = dataclasses.replace(found, error=error, compile_s=job.compile_s)
+
+    def one_pass(carry: Any) -> tuple[Any, Any]:
+        carry = run(denoiser, carry)
+        return carry, carry[0]
+
+    passes, carry = _calls(one_pass, carry, calls)
+    found = dataclasses.replace(found, passes=passes)
+    if "chain" in job.compiled:
+        chain, seconds = job.compiled["chain"], []
+        for _ in range(1 + repeats):
+            begin = time.perf_counter()
+            carry = jax.block_until_ready(chain(denoiser, carry))
+            seconds.append(1e3 * (time.perf_counter() - begin) / job.passes)
+        chained = statistics.median(seconds[1:])
+        found = dataclasses.replace(found, chained_ms=chained)
+    del carry
+    if "step" in job.compiled:
+        step, source = job.compiled["step"], job.source()
+
+        def one_frame(state: Any) -> tuple[Any, Any]:
+            return step(params, state, source)
+
+        steps, _ = _calls(one_frame, jax.jit(job.open)(params), calls)
+        found = dataclasses.replace(found, steps=steps)
+    return found
+
+
+def _calls(
+    call: Callable[[Any], tuple[Any, Any]], carry: Any, count: int
+) -> tuple[Calls, Any]:
+    """Milliseconds of calls that wait for their result, and of such that do not."""
+    for _ in range(WARM_UP):
+        carry, result = call(carry)
+    jax.block_until_ready(result)
+    times = []
+    for _ in range(count):
+        begin = time.perf_counter()
+        carry, result = call(carry)
+        jax.block_until_ready(result)
+        times.append(1e3 * (time.perf_counter() - begin))
+    begin = time.perf_counter()
+    for _ in range(count):
+        carry, result = call(carry)
+    jax.block_until_ready((carry, result))
+    together = 1e3 * (time.perf_counter() - begin) / count
+    p50, p95, p99 = np.percentile(times, (50, 95, 99)).tolist()
+    return Calls(p50, p95, p99, max(times), together), carry

@@ -1,0 +1,107 @@
+"""Dense layers of the blocks, by one of two routes: the compute type or 8 bits.
+
+The route is a matter of a layer's weights and nothing that a block must know: in the
+compute type they are a `kernel` [K, D], in 8 bits `values` [D, K] with a `scale` [D]
+each, as `device_weights` makes them once at load. This file alone says which function
+multiplies.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from pallas_kernels.eight_bit import Quantised, quantise_rows
+from pallas_kernels.linear_8bit import Weight8, linear_8bit
+
+
+def linear(
+    x: Float[Array, "B G N K"],
+    kernel: Float[Array, "K D"],
+    bias: Float[Array, " D"] | None,
+    *,
+    activation: str | None = None,
+    dtype: Any,
+) -> Float[Array, "B G N D"]:
+    """activation(x @ kernel + bias), everything in `dtype`; "gelu" is the tanh form."""
+    y = jnp.matmul(x.astype(dtype), kernel.astype(dtype))
+    if bias is not None:
+        y = y + bias.astype(dtype)[None, None, None]
+    return nn.gelu(y) if activation == "gelu" else y
+
+
+def linear_in(
+    eight_bit: str,
+    x: Float[Array, "B G N K"] | Quantised,
+    weight: Weight8,
+    bias: Float[Array, " D"] | None,
+    *,
+    activation: str | None = None,
+    dtype: Any,
+    backend: str | None = None,
+) -> Float[Array, "B G N D"]:
+    """The same with both operands in the 8-bit format of that name.
+
+    Rows that nobody has quantised yet get a scale per token here.
+    """
+    if not isinstance(x, Quantised):
+        x = quantise_rows(x.astype(jnp.float32), eight_bit)
+    return linear_8bit(
+        x,
+        weight,
+        bias,
+        activation=activation,
+        dtype=dtype,
+        backend=backend or "xla",
+    )
+
+
+class Dense(nn.Module):
+    """activation(x @ kernel + bias).
+
+    Attributes:
+      features: D, outputs.
+      dtype: compute type of the route without 8 bits, and of the result of both.
+      use_bias: whether there is a bias; it starts at zero.
+      activation: None or "gelu".
+      eight_bit: format of both operands, None for `dtype`. It changes the layer's
+        parameters: see the top of this file.
+      backend: of the product, by name; None chooses.
+    """
+
+    features: int
+    dtype: Any
+    use_bias: bool = True
+    activation: str | None = None
+    eight_bit: str | None = None
+    backend: str | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B G N K"] | Quantised
+    ) -> Float[Array, "B G N D"]:
+        """Tokens, or what a norm has quantised for the 8-bit route."""
+        zeros = nn.initializers.zeros
+        inputs = (x.values if isinstance(x, Quantised) else x).shape[-1]
+        bias = self.param("bias", zeros, (self.features,)) if self.use_bias else None
+        if self.eight_bit is None:
+            if isinstance(x, Quantised):
+                raise ValueError(f"8-bit tokens for a layer in {self.dtype}")
+            lecun = nn.initializers.lecun_normal()
+            kernel = self.param("kernel", lecun, (inputs, self.features))
+            return linear(x, kernel, bias, activation=self.activation, dtype=self.dtype)
+        to = jnp.dtype(self.eight_bit)
+        weight = Weight8(
+            self.param("values", zeros, (self.features, inputs), to),
+            self.param("scale", zeros, (self.features,)),
+        )
+        return linear_in(
+            self.eight_bit,
+            x,
+            weight,
+            bias,
+            activation=self.activation,
+            dtype=self.dtype,
+            backend=self.backend,
+        )
