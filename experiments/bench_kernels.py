@@ -27,7 +27,9 @@ from experiments.kernel_report import Row, table, to_results
 from mirage_jax.errors import MirageError
 from mirage_jax.results import device_setup, write_results
 from pallas_kernels import choice, device, timing
+from pallas_kernels.frame_attention import mosaic_config
 from pallas_kernels.frame_attention.choice import OP
+from pallas_kernels.frame_attention.config import default_config
 from pallas_kernels.frame_attention.specs import BARS, SMALL, SPECS, Spec
 
 _SPECS = flags.DEFINE_list("specs", [], "Names of shapes; the bars by default.")
@@ -92,14 +94,20 @@ def _chosen_specs() -> dict[str, Spec]:
 
 
 def _configs(spec: Spec, card: device.Device | None) -> dict[str, Any]:
-    """The measured configurations that our kernels take, so that the record has them.
-
-    A backend that is not named takes its default.
-    """
+    """What our kernels take, measured or not, so that the record can say it."""
     card = card or device.Device("interpreter", (8, 6), 8)
-    row = choice.nearest(OP, spec.problem, card)
-    found = () if row is None else row.configs
-    return {backend: dataclasses.asdict(config) for backend, config in found}
+    defaults: dict[str, Any] = {
+        "triton": default_config(spec.problem, card),
+        "mosaic": None
+        if mosaic_config.unsuited(spec.problem)
+        else mosaic_config.default_config(spec.problem, card),
+    }
+    found = {}
+    for backend, default in defaults.items():
+        config = choice.tuned_config(OP, spec.problem, card, backend) or default
+        if config is not None:
+            found[backend] = dataclasses.asdict(config)
+    return found
 
 
 def _measure(spec: Spec, name: str, rival: Rival) -> Row:

@@ -22,7 +22,7 @@ from mirage_jax.stream import StreamConfig
 Params = dict[str, Any]
 BACKENDS = ("attention", "kernels", "linear")  # fields of StreamConfig
 EIGHT_BIT = {"int8": "int8", "float8": "float8_e4m3fn"}
-BASES = ("xla", "kernels", "triton")
+BASES = ("xla", "kernels", "triton", "mosaic")
 
 
 def stream_of(combination: str, side: int, on_gpu: bool) -> StreamConfig:
@@ -30,8 +30,9 @@ def stream_of(combination: str, side: int, on_gpu: bool) -> StreamConfig:
 
     Bases: "xla" is what runs without our kernels, XLA with cuDNN's attention where
     there is a GPU; "kernels" leaves every choice to the library; "triton" takes our
-    Triton kernels everywhere. Changes: "int8", "float8", or one backend by name,
-    "attention=", "kernels=" (norms and commit) or "linear=" (dense layers).
+    Triton kernels everywhere, "mosaic" those for Hopper where there are any. Changes:
+    "int8", "float8", or one backend by name, "attention=", "kernels=" (norms and
+    commit) or "linear=" (dense layers).
 
     Raises:
       MirageError: a name that means nothing.
@@ -42,7 +43,10 @@ def stream_of(combination: str, side: int, on_gpu: bool) -> StreamConfig:
         attention = "cudnn" if on_gpu else "xla"
         named = {"attention": attention, "kernels": "xla", "linear": "xla"}
     elif base == "triton":
-        named = dict.fromkeys(BACKENDS, "triton")
+        linear = "triton" if set(changes) & set(EIGHT_BIT) else "xla"
+        named = {"attention": "triton", "kernels": "triton", "linear": linear}
+    elif base == "mosaic":
+        named = {"attention": "mosaic", "kernels": "triton", "linear": "mosaic"}
     elif base == "kernels":
         named = {}
     else:

@@ -195,7 +195,7 @@ def denoise_frame(
     backend: str | None = None,
     kernels: str = "xla",
     eight_bit: str | None = None,
-    linear: str | None = None,
+    linear: str = "xla",
     unroll: int | bool = True,
 ) -> tuple[Float[Array, "B G h w C"], FrameCache]:
     """One pass over the current frame, against the cache and into it.
@@ -203,8 +203,8 @@ def denoise_frame(
     The last of the G frames is the current one; with G = 2 the first is the frame
     before it. Each frame's K and V go into its ring slot before attention reads all
     slots in place. `backend` is that of attention, `kernels` that of norms and commit,
-    `linear` that of dense layers in 8 bits, whose format is `eight_bit`; parameters are
-    then those of `device_weights`. Returns the predicted clean latents and the written
+    `linear` that of dense layers; in 8 bits, named by `eight_bit`, their parameters are
+    those of `device_weights`. Returns the predicted clean latents and the written
     cache.
     """
     c = config.denoiser

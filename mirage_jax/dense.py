@@ -12,49 +12,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pallas_kernels.eight_bit import Quantised, quantise_rows
+from pallas_kernels.eight_bit import Quantised
+from pallas_kernels.linear import linear
 from pallas_kernels.linear_8bit import Weight8, linear_8bit
+from pallas_kernels.quantise import quantise
 
-
-def linear(
-    x: Float[Array, "B G N K"],
-    kernel: Float[Array, "K D"],
-    bias: Float[Array, " D"] | None,
-    *,
-    activation: str | None = None,
-    dtype: Any,
-) -> Float[Array, "B G N D"]:
-    """activation(x @ kernel + bias), everything in `dtype`; "gelu" is the tanh form."""
-    y = jnp.matmul(x.astype(dtype), kernel.astype(dtype))
-    if bias is not None:
-        y = y + bias.astype(dtype)[None, None, None]
-    return nn.gelu(y) if activation == "gelu" else y
-
-
-def linear_in(
-    eight_bit: str,
-    x: Float[Array, "B G N K"] | Quantised,
-    weight: Weight8,
-    bias: Float[Array, " D"] | None,
-    *,
-    activation: str | None = None,
-    dtype: Any,
-    backend: str | None = None,
-) -> Float[Array, "B G N D"]:
-    """The same with both operands in the 8-bit format of that name.
-
-    Rows that nobody has quantised yet get a scale per token here.
-    """
-    if not isinstance(x, Quantised):
-        x = quantise_rows(x.astype(jnp.float32), eight_bit)
-    return linear_8bit(
-        x,
-        weight,
-        bias,
-        activation=activation,
-        dtype=dtype,
-        backend=backend or "xla",
-    )
+# In 8 bits, what nobody has quantised yet is quantised by the product's own kind.
+_QUANTISE = {"mosaic": "triton", "triton": "triton"}
 
 
 class Dense(nn.Module):
@@ -67,7 +31,7 @@ class Dense(nn.Module):
       activation: None or "gelu".
       eight_bit: format of both operands, None for `dtype`. It changes the layer's
         parameters: see the top of this file.
-      backend: of the product, by name; None chooses.
+      backend: of the product, by name.
     """
 
     features: int
@@ -75,7 +39,7 @@ class Dense(nn.Module):
     use_bias: bool = True
     activation: str | None = None
     eight_bit: str | None = None
-    backend: str | None = None
+    backend: str = "xla"
 
     @nn.compact
     def __call__(
@@ -90,14 +54,21 @@ class Dense(nn.Module):
                 raise ValueError(f"8-bit tokens for a layer in {self.dtype}")
             lecun = nn.initializers.lecun_normal()
             kernel = self.param("kernel", lecun, (inputs, self.features))
-            return linear(x, kernel, bias, activation=self.activation, dtype=self.dtype)
+            return linear(
+                x.astype(self.dtype),
+                kernel.astype(self.dtype),
+                None if bias is None else bias.astype(self.dtype),
+                activation=self.activation,
+                backend=self.backend,
+            )
         to = jnp.dtype(self.eight_bit)
         weight = Weight8(
             self.param("values", zeros, (self.features, inputs), to),
             self.param("scale", zeros, (self.features,)),
         )
-        return linear_in(
-            self.eight_bit,
+        if not isinstance(x, Quantised):
+            x = quantise(x, self.eight_bit, backend=_QUANTISE.get(self.backend, "xla"))
+        return linear_8bit(
             x,
             weight,
             bias,

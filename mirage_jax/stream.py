@@ -25,14 +25,13 @@ from mirage_jax.cache import FrameCache
 from mirage_jax.config import DOWNSAMPLE, TEXT_WIDTH, ModelConfig
 from mirage_jax.denoiser import denoise_frame, prompt_slots
 from mirage_jax.errors import MirageError
-from pallas_kernels import linear_8bit
 from pallas_kernels.eight_bit import LARGEST
 
 Params = dict[str, Any]
 COMMITS = ("merged", "lagged", "clean")
 DTYPES = ("bfloat16", "float32")
 KERNELS = ("xla", "triton")
-LINEARS = (None, *linear_8bit.backends())
+LINEARS = ("xla", "triton", "mosaic")
 EIGHT_BITS = (None, *LARGEST)
 
 
@@ -56,7 +55,7 @@ class StreamConfig:
       kernels: backend of the other kernels, the norms and the commit, by name.
       eight_bit: "int8" or "float8_e4m3fn" runs the blocks' dense layers in 8 bits;
         weights must then come from `device_weights`. None leaves them to `dtype`.
-      linear: backend of dense layers in 8 bits by name; None chooses.
+      linear: backend of the blocks' dense layers by name; "triton" has 8 bits alone.
       unroll: layers unrolled into the program (quicker to run, slower to compile).
     """
 
@@ -73,7 +72,7 @@ class StreamConfig:
     attention: str | None = None
     kernels: str = "xla"
     eight_bit: str | None = None
-    linear: str | None = None
+    linear: str = "xla"
     unroll: bool = True
 
     def __post_init__(self):
@@ -103,6 +102,11 @@ class StreamConfig:
             )
         if self.linear not in LINEARS:
             raise MirageError(f"linear={self.linear!r}: choose one of {LINEARS}")
+        if self.linear == "triton" and self.eight_bit is None:
+            raise MirageError(
+                "linear='triton' needs 8 bits: set eight_bit to one of "
+                f"{EIGHT_BITS[1:]}, or take linear='xla'"
+            )
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -147,15 +147,15 @@ class Block(nn.Module):
     `attend(qkv, q_scale, k_scale)` gets the projection of the tokens at hand,
     [B, G * N, 3, K, E], and the scales of the norms of q and k; it returns the output
     of attention [B, G * N, K, E] and whatever state it keeps. `kernels` names the
-    backend of the norms, `linear` that of the dense layers in 8 bits; `eight_bit` is
-    their format, None for `dtype`.
+    backend of the norms, `linear` that of the dense layers; `eight_bit` is their
+    format, None for `dtype`.
     """
 
     config: DenoiserConfig
     dtype: Any
     kernels: str = "xla"
     eight_bit: str | None = None
-    linear: str | None = None
+    linear: str = "xla"
 
     def setup(self) -> None:
         c = self.config

@@ -59,7 +59,7 @@ def test_the_benchmark_checks_times_and_records(run, tmp_path, capsys):
         np.testing.assert_allclose(results[f"percent_of_floor/{path}"], share)
     assert "us/frame_attention/plain/cudnn" not in results
     setup = json.loads(out.read_text())["setup"]
-    assert Config(**setup["configs"]["plain"])
+    assert Config(**setup["configs"]["plain"]["triton"])
     assert setup["copy_bytes_per_s"] > 0 and setup["matmul_flops_per_s"] > 0
     printed = capsys.readouterr().out
     assert "cudnn_no_bias" in printed and "triton takes" in printed

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from pallas_kernels import choice, device
-from pallas_kernels._mosaic import HAS_MOSAIC, HOPPER, plgpu, swizzled
+from pallas_kernels._mosaic import HAS_MOSAIC, HOPPER, hopper_call, plgpu, swizzled
 from pallas_kernels.frame_attention import gradient, mosaic_kernel
 from pallas_kernels.frame_attention.choice import OP
 from pallas_kernels.frame_attention.mosaic_config import (
@@ -22,7 +22,7 @@ from pallas_kernels.frame_attention.mosaic_config import (
 from pallas_kernels.frame_attention.problem import Problem, problem_of
 
 
-def _scratch(problem: Problem, config: MosaicConfig) -> tuple[dict, dict]:
+def _scratch(problem: Problem, config: MosaicConfig) -> dict[str, dict[str, Any]]:
     """Tiles and barriers of a block."""
     p, c, dtype = problem, config, jnp.dtype(problem.dtype)
 
@@ -59,7 +59,7 @@ def _scratch(problem: Problem, config: MosaicConfig) -> tuple[dict, dict]:
                 num_arrivals=c.split, num_barriers=(c.turns, c.warpgroups)
             ),
         }
-    return tiles, barriers
+    return {"tiles": tiles, "barriers": barriers}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,18 +82,16 @@ class Forward:
             layer = jnp.zeros_like(layer)
         # Rows of memory as they lie: TMA copies have few axes, and these suffice.
         flat = (-1, p.heads * p.width)
-        call = plgpu.kernel(
+        blocks = p.groups * p.queries // (c.warpgroups * ROWS)
+        call = hopper_call(
             functools.partial(mosaic_kernel.attend, problem=p, config=c),
-            out_type=jax.ShapeDtypeStruct((q.size // flat[1], flat[1]), q.dtype),
-            scratch_types=_scratch(p, c),
-            grid=(p.batch, p.heads, p.groups * p.queries // (c.warpgroups * ROWS)),
-            grid_names=("stream", "head", "block"),
-            cluster=(c.split,),
-            cluster_names=("share",),
-            num_threads=c.warpgroups + 1,
-            thread_name="warpgroup",
-            kernel_name="frame_attention",
-            compiler_params=plgpu.CompilerParams(approx_math=True),
+            name="frame_attention",
+            grid={"stream": p.batch, "head": p.heads, "block": blocks},
+            cluster={"share": c.split},
+            warpgroups=c.warpgroups + 1,
+            scratch=_scratch(p, c),
+            out=jax.ShapeDtypeStruct((q.size // flat[1], flat[1]), q.dtype),
+            interpret=False,
         )
         operands = (x.reshape(flat) for x in (q, k, v))
         return call(layer, slot_bias.astype(jnp.float32), *operands).reshape(q.shape)
