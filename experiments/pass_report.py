@@ -5,11 +5,10 @@ from collections.abc import Iterable, Mapping
 
 from mirage_jax.results import Result
 
-# Of latents and committed K and V against float32, with weights that are random.
-# bfloat16 rounds to 2 ** -9 and 8 bits to about 2 ** -7 (int8) or 2 ** -4 (float8) of a
-# row's numbers, some 10 times a layer; what a layer does wrong the next ones carry on.
-# Wrong kernels are wrong by 1.
-TOLERANCE = {None: 0.1, "int8": 0.2, "float8_e4m3fn": 0.4}
+# Of latents and committed K and V against float32. Roundings of a layer are handed on
+# through all others: 880M random weights make 0.011, 0.036 and 0.107 of them on a CPU,
+# where every product is the definition's. Wrong kernels are wrong by about 1.
+TOLERANCE = {None: 0.03, "int8": 0.1, "float8_e4m3fn": 0.25}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,7 @@ class Job:
       runs: the pass.
       passes: how many the chained program has.
       names: of the programs that are wanted: "pass", "chain", "step".
+      options: for the compiler.
       compiled: those that are there.
       compile_s: seconds of each, beside others that compiled at the same time.
       refusal: why there are none.
@@ -39,6 +40,7 @@ class Job:
     runs: Pass
     passes: int
     names: tuple[str, ...]
+    options: dict[str, Any] | None = None
     compiled: dict[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
     compile_s: dict[str, float] = dataclasses.field(default_factory=dict)
     refusal: str | None = None
@@ -57,7 +59,8 @@ class Job:
         try:
             for name in self.names:
                 begin = time.perf_counter()
-                self.compiled[name] = self._lowered(name, params).compile()
+                lowered = self._lowered(name, params)
+                self.compiled[name] = lowered.compile(compiler_options=self.options)
                 self.compile_s[name] = time.perf_counter() - begin
         except Exception as failure:  # any library may fail in any way; others go on
             lines = str(failure).splitlines() or [""]
