@@ -11,7 +11,14 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import autotune, bench_kernels, bench_row_kernels, row_kernel_rivals
+from experiments import (
+    autotune,
+    bench_kernels,
+    bench_row_kernels,
+    dense_layers,
+    row_kernel_rivals,
+    tune_linear,
+)
 from experiments import frame_attention_rivals as contest
 from mirage_jax.results import read_results
 from pallas_kernels import choice, timing, tuned_table
@@ -130,6 +137,24 @@ def test_unknown_cases_are_named(run):
         run(bench_row_kernels, cases=["nothing"], **ROWS)
     with pytest.raises(SystemExit, match="no NVIDIA GPU here; --interpret"):
         run(bench_row_kernels, cases=["norm_256"])
+
+
+def test_the_dense_layers_are_timed_on_a_gpu_alone(run):
+    with pytest.raises(SystemExit, match="no NVIDIA GPU here"):
+        run(tune_linear)
+
+
+def test_the_steps_of_the_dense_layers_pass_on_what_they_read():
+    layer = dense_layers.Layer(64, 32, "gelu", True)
+    for to in ("bfloat16", "int8"):
+        carry, sets = dense_layers.operands(layer, 4, to)
+        found, wanted = (
+            dense_layers.step(layer, to, name)(carry, sets[0])
+            for name in ("xla", "reference")
+        )
+        assert found[1].shape == (1, 1, 4, 32) and len(sets) >= 2
+        assert timing.relative_error(found[1], wanted[1]) < 1e-2
+        jax.tree.map(np.testing.assert_array_equal, found[0], carry[0])
 
 
 def test_the_tuner_writes_what_the_dispatcher_reads(run, capsys):
