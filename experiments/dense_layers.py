@@ -73,7 +73,7 @@ def operands(layer: Layer, rows: int, to: str) -> tuple[Any, list[Any]]:
         return weight, bias if layer.biased else None
 
     size = layer.inputs * layer.outputs * (2 if to == "bfloat16" else 1)
-    count = max(2, -(-int(COLD) // size))
+    count = min(max(2, -(-int(COLD) // size)), 32)
     carry = x, jnp.zeros((1, 1, rows, layer.outputs), HALF)
     return carry, [draw(jax.random.fold_in(key, n)) for n in range(count)]
 
