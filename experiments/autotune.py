@@ -1,6 +1,6 @@
 """Finds the fastest configuration of each kernel on the present GPU.
 
-    python -m experiments.autotune --specs=lsd_256,lsd_1024,lsd_256_lagged
+    python -m experiments.autotune --cases=lsd_256,lsd_1024,lsd_256_lagged
 
 For each shape: compiles the search space, the likeliest configurations first, side by
 side until the time for it is over; drops what does not compile or is not the
@@ -28,7 +28,7 @@ from experiments.frame_attention_rivals import (
     config_step,
     expected,
     make_sets,
-    rivals,
+    steps,
     tolerance,
 )
 from mirage_jax.errors import MirageError
@@ -40,7 +40,7 @@ from pallas_kernels.frame_attention.choice import OP
 from pallas_kernels.frame_attention.specs import BARS, DEFAULT_MODEL, SMALL, SPECS, Spec
 from pallas_kernels.timing import Step
 
-_SPECS = flags.DEFINE_list("specs", [], "Names of shapes; all real ones by default.")
+_CASES = flags.DEFINE_list("cases", [], "Names of shapes; all real ones by default.")
 _SECONDS = flags.DEFINE_float("seconds", 12.0, "Time to compile in, a shape.")
 _MOST = flags.DEFINE_integer("most", 160, "Most configurations tried, a shape.")
 _WORKERS = flags.DEFINE_integer("workers", 0, "Compiling threads; 0: one a CPU core.")
@@ -82,10 +82,10 @@ def autotune() -> None:
 
 def _chosen_specs() -> dict[str, Spec]:
     real = {"plain": SMALL["plain"]} if _INTERPRET.value else BARS | DEFAULT_MODEL
-    unknown = [name for name in _SPECS.value if name not in SPECS]
+    unknown = [name for name in _CASES.value if name not in SPECS]
     if unknown:
-        raise MirageError(f"no shape {unknown[0]!r}: choose of {', '.join(SPECS)}")
-    return {name: SPECS[name] for name in _SPECS.value} or real
+        raise MirageError(f"no case {unknown[0]!r}: choose of {', '.join(SPECS)}")
+    return {name: SPECS[name] for name in _CASES.value} or real
 
 
 def _tune(name: str, spec: Spec, card: device.Device) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def _others(
     """The dispatcher's other backends, where they run and are right."""
     found = {}
     for name in _OTHERS:
-        step: Step = rivals(spec, _INTERPRET.value)[name].step
+        step: Step = steps(spec, _INTERPRET.value)[name]
         try:
             chain = timing.compile_chain(step, q, sets, _CALLS.value)
             trial = _try(name, chain, q, sets, wanted)

@@ -13,28 +13,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from pallas_kernels.frame_attention import cudnn, mosaic, reference, triton, xla
+from experiments.kernel_case import Case, Rival
+from pallas_kernels import choice, device
+from pallas_kernels.frame_attention import (
+    cudnn,
+    mosaic,
+    mosaic_config,
+    reference,
+    triton,
+    xla,
+)
+from pallas_kernels.frame_attention.choice import OP
+from pallas_kernels.frame_attention.config import default_config
 from pallas_kernels.frame_attention.reference import expand_slot_bias
 from pallas_kernels.frame_attention.specs import Spec
 from pallas_kernels.timing import Step
 
 Operands = tuple[Array, Array, Array, Array]  # k, v, slot_bias, layer
 L2_BYTES = 64 * 2**20  # at least the last-level cache of any card so far
-
-
-@dataclasses.dataclass(frozen=True)
-class Rival:
-    """One way to do it.
-
-    Attributes:
-      step: what is timed.
-      biased: whether it adds the slot bias; else it is no substitute, only a mark.
-      stacked: whether k and v hold all sets, one a layer, of which it reads one.
-    """
-
-    step: Step
-    biased: bool = True
-    stacked: bool = False
 
 
 def _cudnn_plain(q: Array, operands: Operands) -> Array:
@@ -82,23 +78,68 @@ def config_step(spec: Spec, backend: str, config: Any, interpret: bool) -> Step:
     return functools.partial(_backend, attend=attend, spec=spec)
 
 
-def rivals(spec: Spec, interpret: bool) -> dict[str, Rival]:
-    """All of them by name, the dispatcher's backends under theirs.
+def steps(spec: Spec, interpret: bool) -> dict[str, Step]:
+    """Everything that reads one layer's keys, the dispatcher's backends under theirs.
 
     Our kernels take the configurations that the dispatcher would.
     """
+    one: Callable[..., Any] = functools.partial(functools.partial, spec=spec)
+    return {
+        "triton": config_step(spec, "triton", None, interpret),
+        "mosaic": config_step(spec, "mosaic", None, interpret),
+        "cudnn": one(_backend, attend=cudnn.attend),
+        "cudnn_bias_tensor": one(_cudnn_bias_tensor),
+        "cudnn_no_bias": _cudnn_plain,
+        "xla": one(_backend, attend=xla.attend),
+    }
+
+
+def layer_steps(spec: Spec, interpret: bool) -> dict[str, Step]:
+    """What finds its layer in the whole cache: read in place, or behind a slice."""
     kernel = functools.partial(triton.attend, interpret=interpret)
     one: Callable[..., Any] = functools.partial(functools.partial, spec=spec)
     return {
-        "triton": Rival(config_step(spec, "triton", None, interpret)),
-        "triton_layer": Rival(one(_indexed, attend=kernel), stacked=True),
-        "mosaic": Rival(config_step(spec, "mosaic", None, interpret)),
-        "mosaic_layer": Rival(one(_indexed, attend=mosaic.attend), stacked=True),
-        "cudnn": Rival(one(_backend, attend=cudnn.attend)),
-        "cudnn_layer": Rival(one(_sliced, attend=cudnn.attend), stacked=True),
-        "cudnn_bias_tensor": Rival(one(_cudnn_bias_tensor)),
-        "cudnn_no_bias": Rival(_cudnn_plain, biased=False),
-        "xla": Rival(one(_backend, attend=xla.attend)),
+        "triton_layer": one(_indexed, attend=kernel),
+        "mosaic_layer": one(_indexed, attend=mosaic.attend),
+        "cudnn_layer": one(_sliced, attend=cudnn.attend),
+    }
+
+
+def attention_case(spec: Spec, most_sets: int, interpret: bool) -> Case:
+    """All rivals at one shape; those that do without the bias count as incomplete."""
+    q, sets = make_sets(spec, False, most_sets)
+    stacked = make_sets(spec, True, most_sets)[1]
+    biased, plain = (expected(spec, q, sets[0], biased) for biased in (True, False))
+    rivals = {
+        name: Rival(step, sets, plain, complete=False)
+        if name == "cudnn_no_bias"
+        else Rival(step, sets, biased)
+        for name, step in steps(spec, interpret).items()
+    }
+    for name, step in layer_steps(spec, interpret).items():
+        rivals[name] = Rival(step, stacked, biased)
+    return Case(
+        op=OP.name,
+        carry=q,
+        rivals=rivals,
+        bytes_moved=spec.bytes_moved,
+        flops=spec.flops,
+        tolerance=tolerance(spec),
+        record={"shape": dataclasses.asdict(spec), "configs": _configs(spec)},
+    )
+
+
+def _configs(spec: Spec) -> dict[str, Any]:
+    """What our kernels take, measured or not, so that the record can say it."""
+    card = device.present() or device.Device("interpreter", (8, 6), 8)
+    defaults: dict[str, Any] = {"triton": default_config(spec.problem, card)}
+    if mosaic_config.unsuited(spec.problem) is None:
+        defaults["mosaic"] = mosaic_config.default_config(spec.problem, card)
+    return {
+        backend: dataclasses.asdict(
+            choice.tuned_config(OP, spec.problem, card, backend) or default
+        )
+        for backend, default in defaults.items()
     }
 
 

@@ -8,10 +8,13 @@ from mirage_jax.results import Result
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One rival at one shape; without a time where it cannot do the job."""
+    """One rival at one shape; without a time where it cannot do the job.
+
+    `complete` says that it does the whole job, and is not only a mark.
+    """
 
     rival: str
-    biased: bool
+    complete: bool
     error: float = float("nan")
     microseconds: float = float("nan")
     spread: float = float("nan")
@@ -33,22 +36,21 @@ def to_results(op: str, name: str, rows: Sequence[Row], floor: float) -> list[Re
     return found
 
 
-def table(
-    op: str, name: str, rows: Sequence[Row], floor: float, ours: str = "triton"
-) -> str:
-    """A line a rival: error, time, spread, share of the floor, ratio to ours."""
+def table(op: str, name: str, rows: Sequence[Row], floor: float) -> str:
+    """A line a rival: error, time, spread, share of the floor, ratio to the first."""
+    ours = rows[0].rival
     times = {row.rival: row.microseconds for row in rows if row.refusal is None}
     time = times.get(ours, float("nan"))
     lines = [f"{op} {name}: floor {floor:.1f} us"]
     for row in rows:
         if row.refusal is not None:
-            lines.append(f"  {row.rival:18} {row.refusal}")
+            lines.append(f"  {row.rival:20} {row.refusal}")
             continue
         lines.append(
-            f"  {row.rival:18} error {row.error:.1e}{'' if row.correct else ' WRONG'}"
+            f"  {row.rival:20} error {row.error:.1e}{'' if row.correct else ' WRONG'}"
             f"  {row.microseconds:9.2f} us +-{row.spread:.2f}"
             f"  {100 * floor / row.microseconds:5.1f} % of floor"
             f"  {ours} takes {time / row.microseconds:.2f}x"
-            f"{'' if row.biased else '  (no bias)'}"
+            f"{'' if row.complete else '  (not the whole job)'}"
         )
     return "\n".join(lines)

@@ -4,9 +4,8 @@ A case has a carry that a step changes and sets of operands that it reads. Outpu
 the next call does not read pass an optimisation barrier, or XLA would leave them out.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from experiments import dense_layers
+from experiments.kernel_case import Case, same_operands
 from pallas_kernels import linear_8bit as linear
 from pallas_kernels.eight_bit import LARGEST, quantise_rows
 from pallas_kernels.linear import mosaic
@@ -28,30 +28,6 @@ from pallas_kernels.timing import Step
 
 HALF = jnp.bfloat16
 LAYERS = 4  # of the cache that a commit writes into
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One operation at one shape.
-
-    Attributes:
-      op: name of the operation.
-      carry: what the first call gets.
-      sets: operands, in turn.
-      exact: the definition, whose first output the others are compared with.
-      rivals: steps by name.
-      bytes_moved, flops: of one call, each number once.
-      tolerance: largest relative error that rounding explains.
-    """
-
-    op: str
-    carry: Any
-    sets: list[Any]
-    exact: Step
-    rivals: Mapping[str, Step]
-    bytes_moved: float
-    flops: float
-    tolerance: float
 
 
 def _draw(seed: int, *shape: int, scale: float = 1.0) -> Array:
@@ -74,12 +50,16 @@ def norm_case(tokens: int, width: int, count: int, interpret: bool) -> Case:
         for n in range(count)
     ]
     triton = functools.partial(norm_triton.gated_residual_norm, interpret=interpret)
+    carry = _draw(1000, *shape), _draw(1001, *shape)
     return Case(
         op="gated_residual_norm",
-        carry=(_draw(1000, *shape), _draw(1001, *shape)),
-        sets=sets,
-        exact=_gated(norm.gated_residual_norm),
-        rivals={"triton": _gated(triton), "xla": _gated(norm.gated_residual_norm)},
+        carry=carry,
+        rivals=same_operands(
+            {"triton": _gated(triton), "xla": _gated(norm.gated_residual_norm)},
+            _gated(norm.gated_residual_norm),
+            carry,
+            sets,
+        ),
         bytes_moved=4.0 * tokens * width * 2,
         flops=0.0,
         # Rounded to bfloat16 once by each, perhaps to either side.
@@ -116,12 +96,16 @@ def commit_case(
 
     triton = functools.partial(commit_triton.qk_norm_rope_commit, interpret=interpret)
     q = jnp.zeros((1, tokens, heads, width), HALF)
+    carry = q, _draw(1000, *slots), _draw(1001, *slots)
     return Case(
         op="qk_norm_rope_commit",
-        carry=(q, _draw(1000, *slots), _draw(1001, *slots)),
-        sets=[operands(number) for number in range(count)],
-        exact=by(commit.qk_norm_rope_commit),
-        rivals={"triton": by(triton), "xla": by(commit.qk_norm_rope_commit)},
+        carry=carry,
+        rivals=same_operands(
+            {"triton": by(triton), "xla": by(commit.qk_norm_rope_commit)},
+            by(commit.qk_norm_rope_commit),
+            carry,
+            [operands(number) for number in range(count)],
+        ),
         bytes_moved=6.0 * tokens * heads * width * 2,
         flops=0.0,
         tolerance=1e-2,
@@ -205,24 +189,25 @@ def mlp_case(tokens: int, width: int, hidden: int, count: int, interpret: bool) 
             dtype=jnp.dtype(HALF),
         )
 
-    rivals: dict[str, Step] = {
+    carry = _draw(1000, 1, 1, tokens, width)
+    steps: dict[str, Step] = {
         "xla_bfloat16": _mlp_bfloat16,
         "mosaic_bfloat16": _mlp_mosaic,
     }
     by_triton = functools.partial(quantise_triton.quantise, interpret=interpret)
     for to in LARGEST:
-        rivals[f"mosaic_{to}"] = functools.partial(
+        steps[f"mosaic_{to}"] = functools.partial(
             _mlp_8bit, to=to, call=hopper, quantise=by_triton
         )
         for name, call in (("triton", triton), ("xla", xla)):
             step = functools.partial(_mlp_8bit, to=to, call=call)
-            rivals[f"{name}_{to}"] = step
+            steps[f"{name}_{to}"] = step
     return Case(
         op="mlp_8bit",
-        carry=_draw(1000, 1, 1, tokens, width),
-        sets=[operands(number) for number in range(count)],
-        exact=_mlp_exact,
-        rivals=rivals,
+        carry=carry,
+        rivals=same_operands(
+            steps, _mlp_exact, carry, [operands(number) for number in range(count)]
+        ),
         bytes_moved=2.0 * width * hidden,
         # 8-bit matrix units do twice the operations of 16-bit ones.
         flops=4.0 * tokens * width * hidden / 2,
@@ -239,16 +224,19 @@ def linear_case(name: str, rows: int) -> Case:
     return Case(
         op="linear",
         carry=carry,
-        sets=sets,
-        exact=dense_layers.step(layer, to, "reference"),
-        rivals={n: dense_layers.step(layer, to, n) for n in ("mosaic", "xla")},
+        rivals=same_operands(
+            {n: dense_layers.step(layer, to, n) for n in ("mosaic", "xla")},
+            dense_layers.step(layer, to, "reference"),
+            carry,
+            sets,
+        ),
         bytes_moved=2.0 * numbers,
         flops=2.0 * rows * layer.inputs * layer.outputs,
         tolerance=1e-2,
     )
 
 
-def cases(interpret: bool) -> dict[str, Callable[[], Case]]:
+def row_cases(interpret: bool) -> dict[str, Callable[[], Case]]:
     """By name, made when asked for: the bars' shapes, or tiny ones for a test."""
     make = functools.partial
     if interpret:

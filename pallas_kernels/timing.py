@@ -26,7 +26,7 @@ class Timed:
     Attributes:
       first: output of the first call, to be checked.
       microseconds: median over the repeats, a call.
-      spread: slowest minus fastest repeat, a call.
+      spread: third less first quartile of the repeats, a call.
     """
 
     first: Any
@@ -50,7 +50,10 @@ class Chain:
             jax.block_until_ready(self.run(carry, sets))
             seconds.append(time.perf_counter() - begin)
         scale = 1e6 / self.calls
-        spread = (max(seconds) - min(seconds)) * scale
+        first_quartile, _, third = (
+            statistics.quantiles(seconds, n=4) if repeats > 1 else 3 * seconds
+        )
+        spread = (third - first_quartile) * scale
         return Timed(first, statistics.median(seconds) * scale, spread)
 
 

@@ -14,8 +14,8 @@ from absl.testing import flagsaver
 from experiments import (
     autotune,
     bench_kernels,
-    bench_row_kernels,
     dense_layers,
+    kernel_bars,
     row_kernel_rivals,
     tune_linear,
 )
@@ -27,7 +27,7 @@ from pallas_kernels.frame_attention import triton
 from pallas_kernels.frame_attention.choice import OP
 from pallas_kernels.frame_attention.config import Config
 from pallas_kernels.frame_attention.problem import Problem
-from pallas_kernels.frame_attention.specs import SMALL
+from pallas_kernels.frame_attention.specs import BARS, SMALL
 from pallas_kernels.modulated_norm import triton as norms
 
 TINY = {"calls": 1, "repeats": 1, "sets": 2, "interpret": True}
@@ -56,7 +56,7 @@ def run():
 
 def test_the_benchmark_checks_times_and_records(run, tmp_path, capsys):
     out = tmp_path / "kernels.json"
-    run(bench_kernels, specs=["plain"], out=str(out), **TINY)
+    run(bench_kernels, cases=["plain"], out=str(out), **TINY)
     results = read_results(out)
     for rival in ("triton", "triton_layer", "xla"):
         path = f"frame_attention/plain/{rival}"
@@ -66,7 +66,7 @@ def test_the_benchmark_checks_times_and_records(run, tmp_path, capsys):
         np.testing.assert_allclose(results[f"percent_of_floor/{path}"], share)
     assert "us/frame_attention/plain/cudnn" not in results
     setup = json.loads(out.read_text())["setup"]
-    assert Config(**setup["configs"]["plain"]["triton"])
+    assert Config(**setup["cases"]["plain"]["configs"]["triton"])
     assert setup["copy_bytes_per_s"] > 0 and setup["matmul_flops_per_s"] > 0
     printed = capsys.readouterr().out
     assert "cudnn_no_bias" in printed and "triton takes" in printed
@@ -75,7 +75,7 @@ def test_the_benchmark_checks_times_and_records(run, tmp_path, capsys):
 def test_a_wrong_kernel_fails_the_benchmark(run, tmp_path, monkeypatch):
     attend = triton.attend
     monkeypatch.setattr(triton, "attend", lambda *x, **kw: 1.1 * attend(*x, **kw))
-    settings = TINY | {"specs": ["plain"], "rivals": ["triton"]}
+    settings = TINY | {"cases": ["plain"], "rivals": ["triton"]}
     with pytest.raises(SystemExit, match="wrong: plain/triton"):
         run(bench_kernels, out=str(tmp_path / "kernels.json"), **settings)
 
@@ -85,20 +85,17 @@ def test_a_kernel_that_does_not_run_fails_the_benchmark(run, tmp_path, monkeypat
         raise RuntimeError("does not fit")
 
     monkeypatch.setattr(triton, "attend", broken)
-    settings = TINY | {"specs": ["plain"], "rivals": ["triton", "xla"]}
+    settings = TINY | {"cases": ["plain"], "rivals": ["triton", "xla"]}
     out = tmp_path / "kernels.json"
     with pytest.raises(SystemExit, match="wrong: plain/triton"):
         run(bench_kernels, out=str(out), **settings)
     assert "us/frame_attention/plain/xla" in read_results(out)
 
 
-ROWS = {"calls": 1, "repeats": 1, "interpret": True}
-
-
 def test_the_row_kernels_are_checked_timed_and_recorded(run, tmp_path, capsys):
     out = tmp_path / "rows.json"
     names = ["norm_tiny", "commit_tiny"]
-    run(bench_row_kernels, cases=names, out=str(out), **ROWS)
+    run(bench_kernels, cases=names, out=str(out), **TINY)
     results = read_results(out)
     for path in ("gated_residual_norm/norm_tiny", "qk_norm_rope_commit/commit_tiny"):
         for rival in ("triton", "xla"):
@@ -117,14 +114,14 @@ def test_a_wrong_row_kernel_fails_its_benchmark(run, tmp_path, monkeypatch):
     monkeypatch.setattr(norms, "gated_residual_norm", half)
     out = str(tmp_path / "rows.json")
     with pytest.raises(SystemExit, match="wrong: norm_tiny/triton"):
-        run(bench_row_kernels, cases=["norm_tiny"], out=out, **ROWS)
+        run(bench_kernels, cases=["norm_tiny"], out=out, **TINY)
 
 
 def test_the_8_bit_layers_stand_beside_half_precision():
-    case = row_kernel_rivals.cases(True)["mlp_tiny"]()
-    wanted = jax.jit(case.exact)(case.carry, case.sets[0])
-    step = case.rivals["triton_int8"]
-    found = jax.jit(step)(case.carry, case.sets[0])
+    case = row_kernel_rivals.row_cases(True)["mlp_tiny"]()
+    rival = case.rivals["triton_int8"]
+    wanted = rival.wanted
+    found = jax.jit(rival.step)(case.carry, rival.sets[0])
     assert timing.relative_error(found, wanted) < case.tolerance
     # The branch alone: what the residual hides.
     branch = np.asarray(wanted, np.float32) - np.asarray(case.carry, np.float32)
@@ -134,9 +131,34 @@ def test_the_8_bit_layers_stand_beside_half_precision():
 
 def test_unknown_cases_are_named(run):
     with pytest.raises(SystemExit, match="no case 'nothing'.*norm_tiny"):
-        run(bench_row_kernels, cases=["nothing"], **ROWS)
+        run(bench_kernels, cases=["nothing"], **TINY)
     with pytest.raises(SystemExit, match="no NVIDIA GPU here; --interpret"):
-        run(bench_row_kernels, cases=["norm_256"])
+        run(bench_kernels, cases=["norm_256"])
+
+
+def test_bars_are_judged_by_the_fastest_of_each_side():
+    bars = (
+        kernel_bars.Bar("op", "case", ("triton", "mosaic"), ("xla", "cudnn"), 0.5),
+        kernel_bars.Bar("op", "case", ("mosaic",), (), 4.0),
+        kernel_bars.Bar("op", "other", ("triton",), ("xla",), 1.0),
+    )
+    times = {"op/case/triton": 9.0, "op/case/mosaic": 5.0, "op/case/xla": 20.0}
+    times["op/case/cudnn"] = 10.0
+    printed, results = kernel_bars.judge(bars, times)
+    assert [(result.name, result.value) for result in results] == [
+        ("bar/op/case/xla_or_cudnn", 0.5),
+        ("bar/op/case/us", 5.0),
+    ]
+    assert "0.50, at most 0.5: met" in printed and "5.00, at most 4: MISSED" in printed
+
+
+def test_every_bar_names_a_case_and_rivals_that_exist():
+    rows = row_kernel_rivals.row_cases(False)
+    assert {bar.case for bar in kernel_bars.BARS} <= {*BARS, *rows}
+    known = contest.steps(BARS["lsd_256"], True)
+    for bar in kernel_bars.BARS:
+        if bar.case in BARS:
+            assert {*bar.ours, *bar.rivals} <= known.keys()
 
 
 def test_the_dense_layers_are_timed_on_a_gpu_alone(run):
@@ -144,7 +166,7 @@ def test_the_dense_layers_are_timed_on_a_gpu_alone(run):
         run(tune_linear)
 
 
-def test_the_steps_of_the_dense_layers_pass_on_what_they_read():
+def test_the_steps_of_the_dense_layers_depend_on_each_other():
     layer = dense_layers.Layer(64, 32, "gelu", True)
     for to in ("bfloat16", "int8"):
         carry, sets = dense_layers.operands(layer, 4, to)
@@ -154,7 +176,11 @@ def test_the_steps_of_the_dense_layers_pass_on_what_they_read():
         )
         assert found[1].shape == (1, 1, 4, 32) and len(sets) >= 2
         assert timing.relative_error(found[1], wanted[1]) < 1e-2
-        jax.tree.map(np.testing.assert_array_equal, found[0], carry[0])
+        # The next call reads something of this one: equal calls could be merged.
+        after = dense_layers.step(layer, to, "xla")((carry[0], found[1] + 1), sets[0])
+        before = dense_layers.step(layer, to, "xla")((carry[0], found[1]), sets[0])
+        changed = jax.tree.map(jnp.array_equal, after[0], before[0])
+        assert not all(jax.tree.leaves(changed))
 
 
 def test_the_tuner_writes_what_the_dispatcher_reads(run, capsys):
@@ -181,9 +207,9 @@ def test_the_tuner_takes_no_wrong_configuration(run, monkeypatch, tmp_path):
 @pytest.mark.parametrize("script", [bench_kernels, autotune])
 def test_without_a_gpu_the_scripts_say_what_to_do(script, run):
     with pytest.raises(SystemExit, match="no NVIDIA GPU here; --interpret"):
-        run(script, specs=["plain"])
-    with pytest.raises(SystemExit, match="no shape 'nothing'"):
-        run(script, specs=["nothing"], interpret=True)
+        run(script, cases=["plain"])
+    with pytest.raises(SystemExit, match="no case 'nothing'"):
+        run(script, cases=["nothing"], interpret=True)
 
 
 def test_rows_of_other_problems_stay(tmp_path):
