@@ -193,9 +193,9 @@ def denoise_frame(
     *,
     dtype: Any = jnp.float32,
     backend: str | None = None,
-    kernels: str = "xla",
+    kernels: str | None = None,
     eight_bit: str | None = None,
-    linear: str = "xla",
+    linear: str | None = None,
     unroll: int | bool = True,
 ) -> tuple[Float[Array, "B G h w C"], FrameCache]:
     """One pass over the current frame, against the cache and into it.

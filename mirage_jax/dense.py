@@ -31,7 +31,7 @@ class Dense(nn.Module):
       activation: None or "gelu".
       eight_bit: format of both operands, None for `dtype`. It changes the layer's
         parameters: see the top of this file.
-      backend: of the product, by name.
+      backend: of the product, by name; None chooses by measurement.
     """
 
     features: int
@@ -39,7 +39,7 @@ class Dense(nn.Module):
     use_bias: bool = True
     activation: str | None = None
     eight_bit: str | None = None
-    backend: str = "xla"
+    backend: str | None = None
 
     @nn.compact
     def __call__(
@@ -67,7 +67,9 @@ class Dense(nn.Module):
             self.param("scale", zeros, (self.features,)),
         )
         if not isinstance(x, Quantised):
-            x = quantise(x, self.eight_bit, backend=_QUANTISE.get(self.backend, "xla"))
+            x = quantise(
+                x, self.eight_bit, backend=_QUANTISE.get(self.backend or "", "xla")
+            )
         return linear_8bit(
             x,
             weight,

@@ -30,8 +30,8 @@ from pallas_kernels.eight_bit import LARGEST
 Params = dict[str, Any]
 COMMITS = ("merged", "lagged", "clean")
 DTYPES = ("bfloat16", "float32")
-KERNELS = ("xla", "triton")
-LINEARS = ("xla", "triton", "mosaic")
+KERNELS = (None, "xla", "triton")
+LINEARS = (None, "xla", "triton", "mosaic")
 EIGHT_BITS = (None, *LARGEST)
 
 
@@ -51,7 +51,7 @@ class StreamConfig:
       fixed_noise: one noise for all frames of a stream, not a new one each frame.
       hold: frames without a source during which the last source is repeated.
       dtype: compute type, "bfloat16" or "float32".
-      attention: attention backend by name; None chooses.
+      attention: attention backend by name; None chooses by measurement, as below.
       kernels: backend of the other kernels, the norms and the commit, by name.
       eight_bit: "int8" or "float8_e4m3fn" runs the blocks' dense layers in 8 bits;
         weights must then come from `device_weights`. None leaves them to `dtype`.
@@ -70,9 +70,9 @@ class StreamConfig:
     hold: int = 8
     dtype: str = "bfloat16"
     attention: str | None = None
-    kernels: str = "xla"
+    kernels: str | None = None
     eight_bit: str | None = None
-    linear: str = "xla"
+    linear: str | None = None
     unroll: bool = True
 
     def __post_init__(self):

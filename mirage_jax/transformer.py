@@ -153,9 +153,9 @@ class Block(nn.Module):
 
     config: DenoiserConfig
     dtype: Any
-    kernels: str = "xla"
+    kernels: str | None = None
     eight_bit: str | None = None
-    linear: str = "xla"
+    linear: str | None = None
 
     def setup(self) -> None:
         c = self.config
@@ -249,7 +249,7 @@ class Head(nn.Module):
     config: DenoiserConfig
     channels: int
     dtype: Any
-    kernels: str = "xla"
+    kernels: str | None = None
 
     @nn.compact
     def __call__(self, residual, modulation, source, present):

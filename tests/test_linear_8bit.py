@@ -9,7 +9,7 @@ import pytest
 
 from pallas_kernels.eight_bit import LARGEST, Quantised, quantise_rows
 from pallas_kernels.linear_8bit import linear_8bit, quantise_weight, triton
-from pallas_kernels.linear_8bit.problem import (
+from pallas_kernels.linear_8bit.config import (
     Config,
     Problem,
     default_config,

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from pallas_kernels import choice, device
 from pallas_kernels.frame_attention import cudnn, mosaic, reference, triton, xla
 from pallas_kernels.frame_attention.choice import OP
-from pallas_kernels.frame_attention.problem import Problem, problem_of
+from pallas_kernels.frame_attention.problem import problem_of
 from pallas_kernels.trial import Trials
 
 EMPTY_SLOT = -jnp.inf  # bias of a slot that holds nothing
@@ -25,7 +25,7 @@ _BACKENDS: dict[str, Callable[..., Array]] = {
 }
 # The others get a slice of the layer, which may be a copy.
 _READS_LAYERS = {"triton", "mosaic"}
-_last_backend: str | None = None
+TRIALS = Trials("frame attention")
 
 
 def backends() -> tuple[str, ...]:
@@ -35,7 +35,7 @@ def backends() -> tuple[str, ...]:
 
 def last_backend() -> str | None:
     """The backend that the most recently traced call used, for reports and tests."""
-    return _last_backend
+    return TRIALS.last
 
 
 def _run(
@@ -57,16 +57,6 @@ def _run(
         )
     k, v = (jax.lax.dynamic_index_in_dim(x, layer, 0, keepdims=False) for x in (k, v))
     return _BACKENDS[name](q, k, v, slot_bias, prompt_tokens=prompt_tokens)
-
-
-def _compile_alone(name: str, problem: Problem) -> object:
-    """Compiles one backend for one problem, outside of any program."""
-    layer = jax.ShapeDtypeStruct((), jnp.int32) if problem.layers else None
-    call = functools.partial(_run, name, prompt_tokens=problem.prompt)
-    return jax.jit(call).lower(*problem.abstract, layer).compile()
-
-
-TRIALS = Trials("frame attention", _compile_alone)
 
 
 def frame_attention(
@@ -104,15 +94,18 @@ def frame_attention(
       ValueError: the shapes do not fit together, or the backend is unknown.
       NotImplementedError: the backend that was asked for by name cannot do this.
     """
-    global _last_backend
     problem = problem_of(q, k, v, slot_bias, prompt_tokens)
     if (layer is None) != (problem.layers == 0):
         raise ValueError(f"{k.shape=} and {layer=} do not fit")
     if backend is not None and backend not in _BACKENDS:
         raise ValueError(f"{backend=} is none of {backends()}")
+
+    def run(name: str) -> Callable[..., Array]:
+        return functools.partial(_run, name, prompt_tokens=prompt_tokens)
+
     if backend is None:
         order = choice.backend_order(OP, problem, device.present())
-        backend = next(name for name in order if TRIALS.usable(name, problem))
-    out = _run(backend, q, k, v, slot_bias, layer, prompt_tokens=prompt_tokens)
-    _last_backend = backend
+        backend = TRIALS.first(order, problem, run, q, k, v, slot_bias, layer)
+    out = run(backend)(q, k, v, slot_bias, layer)
+    TRIALS.last = backend
     return out

@@ -1,5 +1,5 @@
 """Dense layers in 16 bits, with what follows them fused in."""
 
-from pallas_kernels.linear.api import backends, linear
+from pallas_kernels.linear.api import backends, last_backend, linear
 
-__all__ = ["backends", "linear"]
+__all__ = ["backends", "last_backend", "linear"]

@@ -1,10 +1,15 @@
 """The dispatcher of the dense layer in 16 bits."""
 
+import functools
 from collections.abc import Callable
 
 from jaxtyping import Array, Float
 
+from pallas_kernels import choice, device
 from pallas_kernels.linear import mosaic, reference
+from pallas_kernels.linear.choice import OP
+from pallas_kernels.linear.problem import problem_of
+from pallas_kernels.trial import Trials
 
 _BACKENDS: dict[str, Callable[..., Array]] = {
     "reference": reference.linear,
@@ -12,11 +17,17 @@ _BACKENDS: dict[str, Callable[..., Array]] = {
     "mosaic": mosaic.linear,
 }
 ACTIVATIONS = (None, "gelu")
+TRIALS = Trials("a dense layer")
 
 
 def backends() -> tuple[str, ...]:
     """Names of all backends."""
     return tuple(_BACKENDS)
+
+
+def last_backend() -> str | None:
+    """The backend that the most recently traced call used, for reports and tests."""
+    return TRIALS.last
 
 
 def linear(
@@ -27,7 +38,7 @@ def linear(
     activation: str | None = None,
     residual: Float[Array, "B G N D"] | None = None,
     gate: Float[Array, "B G D"] | None = None,
-    backend: str = "xla",
+    backend: str | None = None,
 ) -> Float[Array, "B G N D"]:
     """residual + gate * activation(x @ kernel + bias), in the dtype of x.
 
@@ -38,13 +49,14 @@ def linear(
       activation: None or "gelu" (the tanh form).
       residual: added last, in float32.
       gate: of each frame, on what is added to the residual.
-      backend: a name of `backends()`.
+      backend: a name of `backends()`; None takes the fastest that was measured on
+        this device (see `pallas_kernels.choice`), without a measurement XLA.
 
     Raises:
       ValueError: shapes or dtypes do not fit, or an unknown activation or backend.
       NotImplementedError: the backend cannot do this here.
     """
-    if backend not in _BACKENDS:
+    if backend is not None and backend not in _BACKENDS:
         raise ValueError(f"{backend=} is none of {backends()}")
     if activation not in ACTIVATIONS:
         raise ValueError(f"{activation=} is none of {ACTIVATIONS}")
@@ -61,4 +73,16 @@ def linear(
         raise ValueError(f"{residual.shape=} does not fit {x.shape=} and {outputs=}")
     if gate is not None and gate.shape != (*x.shape[:2], outputs):
         raise ValueError(f"{gate.shape=} does not fit {x.shape=} and {outputs=}")
-    return _BACKENDS[backend](x, kernel, bias, residual, gate, activation=activation)
+
+    def run(name: str) -> Callable[..., Array]:
+        return functools.partial(_BACKENDS[name], activation=activation)
+
+    operands = (x, kernel, bias, residual, gate)
+    if backend is None:
+        problem = problem_of(
+            x, outputs, bias, residual, gate, activation=activation, dtype=x.dtype
+        )
+        order = choice.backend_order(OP, problem, device.present())
+        backend = TRIALS.first(order, problem, run, *operands)
+    TRIALS.last = backend
+    return run(backend)(*operands)

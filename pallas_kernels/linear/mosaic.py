@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from pallas_kernels import choice, device
 from pallas_kernels.linear import reference
+from pallas_kernels.linear.choice import OP
 from pallas_kernels.linear.config import Config
 from pallas_kernels.linear.hopper import dense
-from pallas_kernels.linear.problem import Problem
+from pallas_kernels.linear.problem import problem_of
 
 
 def linear(
@@ -26,7 +28,7 @@ def linear(
     """See `api.linear`. The gradient is XLA's, of XLA's definition.
 
     Args:
-      config: how to cut the work; None takes a safe default.
+      config: how to cut the work; None takes the measured one, or a safe default.
       interpret: run on any device, slowly, for tests; without a split.
 
     Raises:
@@ -60,18 +62,11 @@ def _linear(
     interpret: bool,
 ) -> Float[Array, "B G N D"]:
     lead, (inputs, outputs) = x.shape[:3], kernel.shape
-    p = Problem(
-        frames=lead[0] * lead[1],
-        tokens=lead[2],
-        inputs=inputs,
-        outputs=outputs,
-        format=jnp.dtype(x.dtype).name,
-        activation=activation,
-        biased=bias is not None,
-        gated=gate is not None,
-        residual=residual is not None,
-        dtype=jnp.dtype(x.dtype).name,
+    p = problem_of(
+        x, outputs, bias, residual, gate, activation=activation, dtype=x.dtype
     )
+    if config is None and not interpret and (card := device.present()) is not None:
+        config = choice.tuned_config(OP, p, card, "mosaic")
     operands = [x.reshape(p.rows, inputs), kernel]
     if bias is not None:
         operands.append(bias)

@@ -1,13 +1,18 @@
 """The dispatcher of the 8-bit dense layer."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from pallas_kernels import choice, device
 from pallas_kernels.eight_bit import Quantised, check_format, quantise_rows
+from pallas_kernels.linear.problem import problem_of
 from pallas_kernels.linear_8bit import mosaic, reference, triton
+from pallas_kernels.linear_8bit.choice import OP
+from pallas_kernels.trial import Trials
 
 _BACKENDS: dict[str, Callable[..., Array]] = {
     "reference": reference.linear_8bit,
@@ -16,6 +21,7 @@ _BACKENDS: dict[str, Callable[..., Array]] = {
     "mosaic": mosaic.linear_8bit,
 }
 ACTIVATIONS = (None, "gelu")
+TRIALS = Trials("a dense layer in 8 bits")
 
 
 class Weight8(NamedTuple):
@@ -45,6 +51,11 @@ def backends() -> tuple[str, ...]:
     return tuple(_BACKENDS)
 
 
+def last_backend() -> str | None:
+    """The backend that the most recently traced call used, for reports and tests."""
+    return TRIALS.last
+
+
 def linear_8bit(
     x: Quantised,
     weight: Weight8,
@@ -54,7 +65,7 @@ def linear_8bit(
     residual: Float[Array, "B G N D"] | None = None,
     gate: Float[Array, "B G D"] | None = None,
     dtype: Any = jnp.bfloat16,
-    backend: str = "xla",
+    backend: str | None = None,
 ) -> Float[Array, "B G N D"]:
     """residual + gate * activation(x @ kernel + bias), the product in 8 bits.
 
@@ -66,13 +77,14 @@ def linear_8bit(
       residual: added last, in float32.
       gate: of each frame, on what is added to the residual.
       dtype: of the result.
-      backend: a name of `backends()`.
+      backend: a name of `backends()`; None takes the fastest that was measured on
+        this device (see `pallas_kernels.choice`), without a measurement XLA.
 
     Raises:
       ValueError: shapes or formats do not fit, or an unknown activation or backend.
       NotImplementedError: the backend cannot do this here.
     """
-    if backend not in _BACKENDS:
+    if backend is not None and backend not in _BACKENDS:
         raise ValueError(f"{backend=} is none of {backends()}")
     if activation not in ACTIVATIONS:
         raise ValueError(f"{activation=} is none of {ACTIVATIONS}")
@@ -90,13 +102,17 @@ def linear_8bit(
         raise ValueError(f"{residual.shape=} does not fit {shape=} and {outputs=}")
     if gate is not None and gate.shape != (*shape[:2], outputs):
         raise ValueError(f"{gate.shape=} does not fit {shape=} and {outputs=}")
-    return _BACKENDS[backend](
-        x,
-        weight.values,
-        weight.scale,
-        bias,
-        residual,
-        gate,
-        activation=activation,
-        dtype=jnp.dtype(dtype),
-    )
+    dtype = jnp.dtype(dtype)
+
+    def run(name: str) -> Callable[..., Array]:
+        return functools.partial(_BACKENDS[name], activation=activation, dtype=dtype)
+
+    operands = (x, weight.values, weight.scale, bias, residual, gate)
+    if backend is None:
+        problem = problem_of(
+            x.values, outputs, bias, residual, gate, activation=activation, dtype=dtype
+        )
+        order = choice.backend_order(OP, problem, device.present())
+        backend = TRIALS.first(order, problem, run, *operands)
+    TRIALS.last = backend
+    return run(backend)(*operands)

@@ -18,7 +18,8 @@ from jax.experimental import pallas as pl
 
 from pallas_kernels._compat import load, store
 from pallas_kernels.blocks import joint_mask
-from pallas_kernels.linear_8bit.problem import Config, Problem
+from pallas_kernels.linear.problem import Problem
+from pallas_kernels.linear_8bit.config import Config
 
 _TANH_SCALE = math.sqrt(2 / math.pi)
 

@@ -6,10 +6,12 @@ The kernel is that of the 16-bit layers, `pallas_kernels.linear.kernel`.
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from pallas_kernels import choice, device
 from pallas_kernels.eight_bit import Quantised
 from pallas_kernels.linear.config import Config
 from pallas_kernels.linear.hopper import dense
-from pallas_kernels.linear.problem import Problem
+from pallas_kernels.linear.problem import problem_of
+from pallas_kernels.linear_8bit.choice import OP
 
 
 def linear_8bit(
@@ -28,7 +30,7 @@ def linear_8bit(
     """See `api.linear_8bit`.
 
     Args:
-      config: how to cut the work; None takes a safe default.
+      config: how to cut the work; None takes the measured one, or a safe default.
       interpret: run on any device, slowly, for tests; without a split.
 
     Raises:
@@ -36,18 +38,11 @@ def linear_8bit(
       NotImplementedError: no Hopper card, an older JAX, or sizes that no tile divides.
     """
     lead, (outputs, inputs) = x.values.shape[:3], weight.shape
-    p = Problem(
-        frames=lead[0] * lead[1],
-        tokens=lead[2],
-        inputs=inputs,
-        outputs=outputs,
-        format=jnp.dtype(weight.dtype).name,
-        activation=activation,
-        biased=bias is not None,
-        gated=gate is not None,
-        residual=residual is not None,
-        dtype=jnp.dtype(dtype).name,
+    p = problem_of(
+        x.values, outputs, bias, residual, gate, activation=activation, dtype=dtype
     )
+    if config is None and not interpret and (card := device.present()) is not None:
+        config = choice.tuned_config(OP, p, card, "mosaic")
     operands = [
         x.values.reshape(p.rows, inputs),
         weight,

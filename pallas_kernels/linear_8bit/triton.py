@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float, Num
 
-from pallas_kernels import device
+from pallas_kernels import choice, device
 from pallas_kernels._compat import triton_call
 from pallas_kernels.eight_bit import Quantised
+from pallas_kernels.linear.problem import problem_of
+from pallas_kernels.linear_8bit.choice import OP
+from pallas_kernels.linear_8bit.config import Config, default_config
 from pallas_kernels.linear_8bit.kernel import linear
-from pallas_kernels.linear_8bit.problem import Config, Problem, default_config
 
 # Stands in where there is no GPU: any configuration runs in the interpreter.
 _ANY_CARD = device.Device("interpreter", (8, 9), 8)
@@ -34,29 +36,22 @@ def linear_8bit(
     """See `api.linear_8bit`.
 
     Args:
-      config: how to cut the work; None takes a safe default.
+      config: how to cut the work; None takes the measured one, or a safe default.
       interpret: run on any device, slowly, for tests.
 
     Raises:
       NotImplementedError: no NVIDIA GPU that can: 8.0 for int8, 8.9 for float8.
     """
     lead, (outputs, inputs) = x.values.shape[:3], weight.shape
-    p = Problem(
-        frames=lead[0] * lead[1],
-        tokens=lead[2],
-        inputs=inputs,
-        outputs=outputs,
-        format=jnp.dtype(weight.dtype).name,
-        activation=activation,
-        biased=bias is not None,
-        gated=gate is not None,
-        residual=residual is not None,
-        dtype=jnp.dtype(dtype).name,
+    p = problem_of(
+        x.values, outputs, bias, residual, gate, activation=activation, dtype=dtype
     )
     card = _ANY_CARD if interpret else device.present()
     least = device.LEAST_CAPABILITY if p.format == "int8" else (8, 9)
     if card is None or card.capability < least:
         raise NotImplementedError(f"{p.format} needs a GPU from {least} on, not {card}")
+    if config is None:
+        config = choice.tuned_config(OP, p, card, "triton")
     c = config or default_config(p, card.shared_memory, card.cores)
     rows, wide, deep = p.rows + c.block_m, outputs + c.block_n, inputs + c.block_k
 

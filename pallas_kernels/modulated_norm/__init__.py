@@ -4,7 +4,14 @@ from pallas_kernels.eight_bit import Quantised
 from pallas_kernels.modulated_norm.api import (
     backends,
     gated_residual_norm,
+    last_backend,
     modulated_norm,
 )
 
-__all__ = ["Quantised", "backends", "gated_residual_norm", "modulated_norm"]
+__all__ = [
+    "Quantised",
+    "backends",
+    "gated_residual_norm",
+    "last_backend",
+    "modulated_norm",
+]

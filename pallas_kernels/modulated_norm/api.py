@@ -1,20 +1,30 @@
 """The dispatcher of the modulated norms."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from jaxtyping import Array, Float
 
+from pallas_kernels import choice, device
 from pallas_kernels.eight_bit import Quantised, check_format
 from pallas_kernels.modulated_norm import reference, triton
+from pallas_kernels.modulated_norm.problem import OP, problem_of
+from pallas_kernels.trial import Trials
 
 # The definition is what XLA fuses, so "xla" is the reference itself.
 _BACKENDS: dict[str, Any] = {"xla": reference, "triton": triton}
+TRIALS = Trials("the norm")
 
 
 def backends() -> tuple[str, ...]:
     """Names of all backends."""
     return tuple(_BACKENDS)
+
+
+def last_backend() -> str | None:
+    """The backend that the most recently traced call used, for reports and tests."""
+    return TRIALS.last
 
 
 def _check(x: Array, branch: Array | None, to: str | None, **vectors: Array) -> None:
@@ -28,11 +38,22 @@ def _check(x: Array, branch: Array | None, to: str | None, **vectors: Array) -> 
     check_format(to)
 
 
-def _function(backend: str, name: str) -> Callable[..., Any]:
+def _function(
+    name: str, backend: str | None, to: str | None, *operands: Array
+) -> Callable[..., Any]:
+    """A backend's function of that name; the choice is this module's for None."""
+
+    def run(backend: str) -> Callable[..., Any]:
+        return functools.partial(getattr(_BACKENDS[backend], name), to=to)
+
+    if backend is None:
+        problem = problem_of(operands[0], name == "gated_residual_norm", to)
+        order = choice.backend_order(OP, problem, device.present())
+        backend = TRIALS.first(order, problem, run, *operands)
     if backend not in _BACKENDS:
         raise ValueError(f"{backend=} is none of {backends()}")
-    function: Callable[..., Any] = getattr(_BACKENDS[backend], name)
-    return function
+    TRIALS.last = backend
+    return run(backend)
 
 
 def modulated_norm(
@@ -41,7 +62,7 @@ def modulated_norm(
     shift: Float[Array, "B G D"],
     *,
     to: str | None = None,
-    backend: str = "xla",
+    backend: str | None = None,
 ) -> Float[Array, "B G N D"] | Quantised:
     """rms_norm(x) * (1 + scale) + shift, in float32, one pass over x.
 
@@ -52,14 +73,16 @@ def modulated_norm(
       x: tokens of B streams and G frames.
       scale, shift: of each frame.
       to: None for the dtype of x, or "int8" or "float8_e4m3fn" with a scale per row.
-      backend: a name of `backends()`.
+      backend: a name of `backends()`; None takes the fastest that was measured on
+        this device (see `pallas_kernels.choice`), without a measurement XLA.
 
     Raises:
       ValueError: the shapes do not fit, or an unknown format or backend.
       NotImplementedError: the backend cannot do this here.
     """
     _check(x, None, to, scale=scale, shift=shift)
-    return _function(backend, "modulated_norm")(x, scale, shift, to=to)
+    operands = (x, scale, shift)
+    return _function("modulated_norm", backend, to, *operands)(*operands)
 
 
 def gated_residual_norm(
@@ -70,7 +93,7 @@ def gated_residual_norm(
     shift: Float[Array, "B G D"],
     *,
     to: str | None = None,
-    backend: str = "xla",
+    backend: str | None = None,
 ) -> tuple[Float[Array, "B G N D"], Float[Array, "B G N D"] | Quantised]:
     """x + gate * branch in the dtype of x, and its `modulated_norm`.
 
@@ -84,6 +107,6 @@ def gated_residual_norm(
       The new residual stream, and its norm (or `Quantised`).
     """
     _check(x, branch, to, gate=gate, scale=scale, shift=shift)
-    function = _function(backend, "gated_residual_norm")
-    total, y = function(x, branch, gate, scale, shift, to=to)
+    operands = (x, branch, gate, scale, shift)
+    total, y = _function("gated_residual_norm", backend, to, *operands)(*operands)
     return total, y

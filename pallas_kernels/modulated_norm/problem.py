@@ -1,8 +1,13 @@
 """Sizes of a modulated norm, and how its kernel is cut."""
 
 import dataclasses
+import math
+from typing import Any
+
+import jax.numpy as jnp
 
 from pallas_kernels.blocks import padded
+from pallas_kernels.choice import Op, ratios
 
 MOST_ELEMENTS = 16384  # of a program's rows: beyond, registers spill
 
@@ -26,6 +31,12 @@ class Problem:
     gated: bool = False
     to: str | None = None
     dtype: str = "bfloat16"
+
+
+def problem_of(x: Any, gated: bool, to: str | None) -> Problem:
+    """Sizes of a norm of x [B, G, N, D]."""
+    b, g, tokens, width = x.shape
+    return Problem(b * g, tokens, width, gated, to, jnp.dtype(x.dtype).name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,3 +73,14 @@ def search_space(problem: Problem) -> tuple[Config, ...]:
         if rows * padded(problem.width) <= MOST_ELEMENTS and rows <= problem.tokens
     )
     return tuple(dict.fromkeys((default_config(problem), *others)))
+
+
+def _distance(a: Problem, b: Problem) -> float:
+    """Infinite unless both do the same with numbers of the same types."""
+    if (a.gated, a.to, a.dtype) != (b.gated, b.to, b.dtype):
+        return math.inf
+    rows = a.frames * a.tokens, b.frames * b.tokens
+    return ratios(rows, (a.width, b.width))
+
+
+OP = Op("modulated_norm", Problem, (("triton", Config),), _distance, ("xla",))

@@ -12,13 +12,19 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
-from pallas_kernels import device
+from pallas_kernels import choice, device
 from pallas_kernels._compat import triton_call
 from pallas_kernels.blocks import padded
 from pallas_kernels.eight_bit import Quantised
 from pallas_kernels.modulated_norm import reference
 from pallas_kernels.modulated_norm.kernel import norm
-from pallas_kernels.modulated_norm.problem import Config, Problem, default_config
+from pallas_kernels.modulated_norm.problem import (
+    OP,
+    Config,
+    Problem,
+    default_config,
+    problem_of,
+)
 
 DTYPES = ("bfloat16", "float16", "float32")
 WIDEST = 8192
@@ -92,12 +98,11 @@ def _call(
     interpret: bool,
 ) -> tuple[Array, ...]:
     x = operands[0]
-    b, g, tokens, width = x.shape
-    problem = Problem(b * g, tokens, width, gated, to, jnp.dtype(x.dtype).name)
+    problem = problem_of(x, gated, to)
     if problem.dtype not in DTYPES:
         raise NotImplementedError(f"the kernel takes one of {DTYPES}: {x.dtype=}")
-    if width > WIDEST:
-        raise NotImplementedError(f"rows wider than {WIDEST}: {width=}")
+    if problem.width > WIDEST:
+        raise NotImplementedError(f"rows wider than {WIDEST}: {problem.width=}")
     card = None if interpret else device.present()
     if not interpret and (card is None or card.capability < device.LEAST_CAPABILITY):
         raise NotImplementedError(
@@ -105,6 +110,8 @@ def _call(
         )
     if to == "float8_e4m3fn" and card is not None and card.capability < (8, 9):
         raise NotImplementedError(f"{card.kind} has no float8")
+    if config is None and card is not None:
+        config = choice.tuned_config(OP, problem, card, "triton")
     return _norm(operands, problem, config or default_config(problem), interpret)
 
 
@@ -120,7 +127,7 @@ def modulated_norm(
     """See `api.modulated_norm`.
 
     Args:
-      config: how to cut the work; None takes a safe default.
+      config: how to cut the work; None takes the measured one, or a safe default.
       interpret: run on any device, slowly, for tests.
 
     Raises:

@@ -4,18 +4,27 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Float, Int
 
+from pallas_kernels import choice, device
 from pallas_kernels.qk_norm_rope_commit import reference, triton
+from pallas_kernels.qk_norm_rope_commit.problem import OP, problem_of
+from pallas_kernels.trial import Trials
 
 # The definition is what XLA fuses, so "xla" is the reference itself.
 _BACKENDS: dict[str, Callable[..., tuple[Array, Array, Array]]] = {
     "xla": reference.qk_norm_rope_commit,
     "triton": triton.qk_norm_rope_commit,
 }
+TRIALS = Trials("the commit")
 
 
 def backends() -> tuple[str, ...]:
     """Names of all backends."""
     return tuple(_BACKENDS)
+
+
+def last_backend() -> str | None:
+    """The backend that the most recently traced call used, for reports and tests."""
+    return TRIALS.last
 
 
 def qk_norm_rope_commit(
@@ -29,7 +38,7 @@ def qk_norm_rope_commit(
     layer: Int[Array, ""],
     starts: Int[Array, " G"],
     *,
-    backend: str = "xla",
+    backend: str | None = None,
 ) -> tuple[
     Float[Array, "B Q K E"], Float[Array, "L B M K E"], Float[Array, "L B M K E"]
 ]:
@@ -46,7 +55,8 @@ def qk_norm_rope_commit(
         (donate them): the results are the same arrays, written in place.
       layer: which layer of the cache.
       starts: first key of each frame's ring slot.
-      backend: a name of `backends()`.
+      backend: a name of `backends()`; None takes the fastest that was measured on
+        this device (see `pallas_kernels.choice`), without a measurement XLA.
 
     Returns:
       q, ready for attention, and the cache with k and v of the G frames in it.
@@ -55,7 +65,7 @@ def qk_norm_rope_commit(
       ValueError: the shapes do not fit together, or the backend is unknown.
       NotImplementedError: the backend cannot do this here.
     """
-    if backend not in _BACKENDS:
+    if backend is not None and backend not in _BACKENDS:
         raise ValueError(f"{backend=} is none of {backends()}")
     if qkv.ndim != 5 or qkv.shape[2] != 3 or qkv.shape[4] % 2:
         raise ValueError(f"{qkv.shape=} must be [B, Q, 3, K, E] with an even E")
@@ -73,6 +83,10 @@ def qk_norm_rope_commit(
         )
     if queries // starts.shape[0] > k_slots.shape[2]:
         raise ValueError(f"{k_slots.shape=} is too short for a frame of {qkv.shape=}")
-    return _BACKENDS[backend](
-        qkv, q_scale, k_scale, cos, sin, k_slots, v_slots, layer, starts
-    )
+    operands = (qkv, q_scale, k_scale, cos, sin, k_slots, v_slots, layer, starts)
+    if backend is None:
+        problem = problem_of(qkv, k_slots, starts)
+        order = choice.backend_order(OP, problem, device.present())
+        backend = TRIALS.first(order, problem, _BACKENDS.__getitem__, *operands)
+    TRIALS.last = backend
+    return _BACKENDS[backend](*operands)

@@ -1,8 +1,13 @@
 """Sizes of a commit, and how its kernel is cut."""
 
 import dataclasses
+import math
+from typing import Any
+
+import jax.numpy as jnp
 
 from pallas_kernels.blocks import padded
+from pallas_kernels.choice import Op, ratios
 
 MOST_ELEMENTS = 8192  # of a half of a program's tokens: beyond, registers spill
 
@@ -30,6 +35,22 @@ class Problem:
     layers: int
     keys: int
     dtype: str = "bfloat16"
+
+
+def problem_of(qkv: Any, slots: Any, starts: Any) -> Problem:
+    """Sizes of the operands: the projection, the cache, and each frame's slot."""
+    batch, queries, _, heads, width = qkv.shape
+    groups = starts.shape[0]
+    return Problem(
+        batch=batch,
+        groups=groups,
+        tokens=queries // groups,
+        heads=heads,
+        width=width,
+        layers=slots.shape[0],
+        keys=slots.shape[2],
+        dtype=jnp.dtype(qkv.dtype).name,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,3 +86,14 @@ def search_space(problem: Problem) -> tuple[Config, ...]:
         for warps in (1, 2, 4, 8)
         if rows * half <= MOST_ELEMENTS and rows <= padded(problem.tokens)
     )
+
+
+def _distance(a: Problem, b: Problem) -> float:
+    """Infinite unless heads are as wide and of the same type; the cache counts not."""
+    if (a.width, a.dtype) != (b.width, b.dtype):
+        return math.inf
+    rows = [p.batch * p.groups * p.tokens for p in (a, b)]
+    return ratios((rows[0], rows[1]), (a.heads, b.heads))
+
+
+OP = Op("qk_norm_rope_commit", Problem, (("triton", Config),), _distance, ("xla",))

@@ -7,34 +7,20 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float, Int
 
-from pallas_kernels import device
+from pallas_kernels import choice, device
 from pallas_kernels._compat import triton_call
 from pallas_kernels.blocks import padded
 from pallas_kernels.qk_norm_rope_commit.kernel import commit
 from pallas_kernels.qk_norm_rope_commit.problem import (
+    OP,
     Config,
-    Problem,
     default_config,
+    problem_of,
 )
 
 DTYPES = ("bfloat16", "float16", "float32")
 WIDEST_HEAD = 256
 _K_OPERAND, _V_OPERAND, _K_RESULT, _V_RESULT = 7, 8, 1, 2
-
-
-def _problem(qkv: Array, slots: Array, starts: Array) -> Problem:
-    batch, queries, _, heads, width = qkv.shape
-    groups = starts.shape[0]
-    return Problem(
-        batch=batch,
-        groups=groups,
-        tokens=queries // groups,
-        heads=heads,
-        width=width,
-        layers=slots.shape[0],
-        keys=slots.shape[2],
-        dtype=jnp.dtype(qkv.dtype).name,
-    )
 
 
 def qk_norm_rope_commit(
@@ -56,14 +42,14 @@ def qk_norm_rope_commit(
     """See `api.qk_norm_rope_commit`.
 
     Args:
-      config: how to cut the work; None takes a safe default.
+      config: how to cut the work; None takes the measured one, or a safe default.
       interpret: run on any device, slowly, for tests.
 
     Raises:
       NotImplementedError: no NVIDIA GPU of compute capability 8.0 or more, or operands
         that the kernel cannot take.
     """
-    p = _problem(qkv, k_slots, starts)
+    p = problem_of(qkv, k_slots, starts)
     if p.dtype not in DTYPES or p.width > WIDEST_HEAD:
         raise NotImplementedError(
             f"the kernel takes one of {DTYPES} and heads up to {WIDEST_HEAD}: "
@@ -74,6 +60,8 @@ def qk_norm_rope_commit(
         raise NotImplementedError(
             f"the kernel needs an Ampere GPU or newer, not {card}"
         )
+    if config is None and card is not None:
+        config = choice.tuned_config(OP, p, card, "triton")
     c = config or default_config(p)
     half, count = padded(p.width // 2), p.groups * p.tokens
     # Programs index by themselves: a block is the whole axis, and as much longer as the

@@ -1,44 +1,14 @@
-"""Sizes of an 8-bit dense layer, and how its kernel is cut."""
+"""How the Triton kernel of the 8-bit dense layer is cut."""
 
 import dataclasses
 import itertools
 
 from pallas_kernels.blocks import padded
+from pallas_kernels.linear.problem import Problem
 
 LEAST_BLOCK = 16
 LEAST_INNER = 32  # inputs that a matrix unit takes of 8-bit numbers
 _REGISTERS = 200  # 32-bit registers a thread that the accumulator may take, of 255
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """The static sizes of one call.
-
-    Attributes:
-      frames: B * G.
-      tokens: N of each frame.
-      inputs: K.
-      outputs: D.
-      format: "int8" or "float8_e4m3fn", of both operands.
-      activation: None or "gelu".
-      biased, gated, residual: which of the epilogue's operands there are.
-      dtype: of the result, by name.
-    """
-
-    frames: int
-    tokens: int
-    inputs: int
-    outputs: int
-    format: str = "int8"
-    activation: str | None = None
-    biased: bool = True
-    gated: bool = False
-    residual: bool = False
-    dtype: str = "bfloat16"
-
-    @property
-    def rows(self) -> int:
-        return self.frames * self.tokens
 
 
 @dataclasses.dataclass(frozen=True)
