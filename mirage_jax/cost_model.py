@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from mirage_jax.config import ModelConfig
 from mirage_jax.denoiser import init_denoiser
-from mirage_jax.device_weights import DENSE
+from mirage_jax.layers import DENSE
 from mirage_jax.stream import StreamConfig
 
 STAGES = (

@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float
 
 from mirage_jax.cache import FrameCache, slot_start
 from mirage_jax.config import TEXT_WIDTH, DenoiserConfig, ModelConfig
+from mirage_jax.layers import DENSE, block_of, layout_of, stacked
 from mirage_jax.prompt_encoder import PromptEncoder
 from mirage_jax.transformer import (
     MODULATIONS,
@@ -93,11 +94,12 @@ def prompt_slots(
     """K and V of a prompt in every layer."""
     tokens = prompt_tokens(params, config, prompt, dtype)
     block = Block(config, dtype)
+    blocks = stacked({k: v for k, v in params["blocks"].items() if k not in DENSE})
 
     def one_layer(layer):
         return block.apply({"params": layer}, tokens, method=Block.prompt_slot)
 
-    k, v = jax.vmap(one_layer)(params["blocks"])
+    k, v = jax.vmap(one_layer)(blocks)
     return k.astype(dtype), v.astype(dtype)
 
 
@@ -252,9 +254,16 @@ def denoise_frame(
         residual, slots = block.apply(variables, residual, modulation, attend)
         return (residual, *slots), None
 
-    layers = (jnp.arange(c.layers), params["blocks"], slot_bias)
-    begin = (open_residual(x), cache.k, cache.v)
-    (residual, k, v), _ = jax.lax.scan(layer, begin, layers, unroll=unroll)
+    carry = (open_residual(x), cache.k, cache.v)
+    blocks = params["blocks"]
+    if layout_of(blocks) == "stacked":
+        layers = (jnp.arange(c.layers), blocks, slot_bias)
+        carry, _ = jax.lax.scan(layer, carry, layers, unroll=unroll)
+    else:
+        for index in range(c.layers):
+            one = (jnp.int32(index), block_of(blocks, index), slot_bias[index])
+            carry, _ = layer(carry, one)
+    residual, k, v = carry
     head = Head(c, channels, dtype, kernels)
     latents = head.apply({"params": params["head"]}, residual, last, source, present)
     return latents, dataclasses.replace(cache, k=k, v=v)
