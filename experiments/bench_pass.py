@@ -1,6 +1,6 @@
 """Checks and times one denoiser pass, and the whole stream step, on the present GPU.
 
-    python -m experiments.bench_pass --config=configs/lsd_880m.py
+    python -m experiments.bench_pass --size=configs/lsd_880m.py
     python -m experiments.bench_pass --model=default --combinations=xla,kernels
 
 A size that has no trained weights runs on random ones, which are good for timing only.
@@ -37,8 +37,8 @@ from mirage_jax.stream import StreamConfig
 from mirage_jax.weights import load_model, model_folder
 from pallas_kernels import device, timing
 
-_CONFIG = flags.DEFINE_string(
-    "config", "configs/lsd_880m.py", "Settings; flags go before them."
+_SIZE = flags.DEFINE_string(
+    "size", "configs/lsd_880m.py", "Settings; flags go before them."
 )
 _MODEL = flags.DEFINE_string("model", None, "A named size, or a folder with weights.")
 _TOKENS = flags.DEFINE_list("tokens", [], "Tokens a frame, square numbers.")
@@ -134,9 +134,9 @@ def bench() -> bool:
 def _settings(small: bool) -> dict[str, Any]:
     """The config's values, with those that flags give in their place."""
     try:
-        settings = runpy.run_path(_CONFIG.value)["get_config"]()
+        settings = runpy.run_path(_SIZE.value)["get_config"]()
     except (OSError, KeyError) as error:
-        raise MirageError(f"--config={_CONFIG.value} is no config ({error})") from error
+        raise MirageError(f"--size={_SIZE.value} is no config ({error})") from error
     if small:
         settings |= {"model": "test", "tokens": (4, 16)}
     if _MODEL.value is not None:
