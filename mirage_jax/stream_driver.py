@@ -38,8 +38,8 @@ class StreamDriver:
         if config.batch != 1:
             raise ValueError(f"a driver holds one stream, got {config.batch=}")
         self.config = config
-        # Narrowed on the device, one matrix after the other.
-        self._params = device_weights(jax.device_put(model.params), config)
+        narrow = jax.jit(device_weights, static_argnums=1)
+        self._params = narrow(model.params, config)
         self._model = model.config
         self._step = streaming.make_step(model.config, config)
         self._open = jax.jit(streaming.open_stream, static_argnums=(1, 2))

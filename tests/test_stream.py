@@ -12,7 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_model
-from toy_model import CELLS, MODEL, REACH, RING, frames, params, play, settings, start
+from toy_model import (
+    CELLS,
+    MODEL,
+    REACH,
+    RING,
+    frames,
+    of_stream,
+    params,
+    play,
+    settings,
+    start,
+)
 
 from mirage_jax import codec
 from mirage_jax.cache import EMPTY
@@ -31,24 +42,6 @@ ONE = settings()
 TWO = settings(batch=2)
 P = MODEL.denoiser.prompt_tokens
 CLOSE = 2e-4  # float32 through two layers, differently fused
-
-
-def of_stream(state: StreamState, number: int) -> StreamState:
-    """One stream of a batch, to go on alone."""
-    only = slice(number, number + 1)
-    cache = dataclasses.replace(
-        state.cache,
-        k=state.cache.k[:, only],
-        v=state.cache.v[:, only],
-        age=state.cache.age[only],
-        cursor=state.cache.cursor + 0,  # a buffer of its own: it will be donated
-    )
-    rest = {
-        field.name: getattr(state, field.name)[only]
-        for field in dataclasses.fields(state)
-        if field.name != "cache"
-    }
-    return StreamState(cache=cache, **rest)
 
 
 @pytest.mark.smoke

@@ -9,6 +9,8 @@ from toy_model import RING, frames, play, settings
 
 from pallas_kernels.frame_attention import api as attention
 from pallas_kernels.frame_attention import triton as attention_triton
+from pallas_kernels.linear_8bit import api as linear
+from pallas_kernels.linear_8bit import triton as linear_triton
 from pallas_kernels.modulated_norm import triton as norms
 from pallas_kernels.qk_norm_rope_commit import api as commit
 from pallas_kernels.qk_norm_rope_commit import triton as commit_triton
@@ -23,6 +25,7 @@ def interpreted(monkeypatch):
     for api, function in (
         (attention, attention_triton.attend),
         (commit, commit_triton.qk_norm_rope_commit),
+        (linear, linear_triton.linear_8bit),
     ):
         interpreted = functools.partial(function, interpret=True)
         monkeypatch.setitem(api._BACKENDS, "triton", interpreted)
@@ -37,6 +40,17 @@ def test_the_stream_is_the_same_on_triton_kernels(commit, interpreted):
     # The memory too: what was committed is what the next frames will read.
     np.testing.assert_allclose(found[2].cache.k, wanted[2].cache.k, atol=CLOSE)
     np.testing.assert_allclose(found[2].cache.v, wanted[2].cache.v, atol=CLOSE)
+
+
+@pytest.mark.parametrize("to", ["int8", "float8_e4m3fn"])
+def test_the_stream_in_8_bits_is_the_same_on_triton_kernels(to, interpreted):
+    clip = frames(3)
+    names = dict.fromkeys(("attention", "kernels", "linear"), "triton")
+    found = play(settings(eight_bit=to, **names), clip)[1]
+    wanted = play(settings(eight_bit=to), clip)[1]
+    # Some numbers fall on the other side of a rounding edge.
+    error = np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
+    assert error < {"int8": 0.01, "float8_e4m3fn": 0.04}[to]
 
 
 def test_a_card_that_cannot_says_so():

@@ -4,6 +4,7 @@ A fresh denoiser predicts zeros and gates everything shut, so that any property 
 hold: the weights here are shaken. Programs are compiled once for all tests of a file.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from mirage_jax.codec import init_codec
 from mirage_jax.config import MODELS
 from mirage_jax.denoiser import init_denoiser
+from mirage_jax.device_weights import device_weights
 from mirage_jax.stream import StreamConfig, StreamState, make_step, open_stream
 
 MODEL = MODELS["test"]
@@ -52,6 +54,12 @@ def params() -> dict[str, Any]:
     }
 
 
+@functools.cache
+def weights(stream: StreamConfig) -> dict[str, Any]:
+    """What a stream gets: `params()`, or those in 8 bits."""
+    return device_weights(params(), stream) if stream.eight_bit else params()
+
+
 def settings(**changes: Any) -> StreamConfig:
     """Small frames; layers rolled up, because compiling is what takes time here."""
     small: dict[str, Any] = {"dtype": "float32", "unroll": False}
@@ -68,10 +76,15 @@ LAZY = {
 @functools.cache
 def step_of(stream: StreamConfig) -> Any:
     """The compiled step: (params, state, source, arrived) -> (state, styled)."""
+    return step_with(weights(stream), stream)
+
+
+def step_with(held: Any, stream: StreamConfig) -> Any:
+    """The same for weights in any form."""
     source = np.zeros((stream.batch, SIDE, SIDE, 3), np.uint8)
     arrived = np.ones(stream.batch, bool)
     step: Any = make_step(MODEL, stream)
-    lowered = step.lower(params(), start(stream), source, arrived)
+    lowered = step.lower(held, start(stream), source, arrived)
     return lowered.compile(compiler_options=LAZY)
 
 
@@ -85,8 +98,31 @@ def prompts(count: int, seed: int = 0) -> jax.Array:
 
 
 def start(stream: StreamConfig, seed: int = 0) -> StreamState:
+    return open_with(params(), stream, seed)
+
+
+def open_with(params: Any, stream: StreamConfig, seed: int = 0) -> StreamState:
+    """A fresh state for weights in any form."""
     words = prompts(stream.batch)
-    return _open(params(), MODEL, stream, words, jax.random.key(seed))
+    return _open(params, MODEL, stream, words, jax.random.key(seed))
+
+
+def of_stream(state: StreamState, number: int) -> StreamState:
+    """One stream of a batch, to go on alone."""
+    only = slice(number, number + 1)
+    cache = dataclasses.replace(
+        state.cache,
+        k=state.cache.k[:, only],
+        v=state.cache.v[:, only],
+        age=state.cache.age[only],
+        cursor=state.cache.cursor + 0,  # a buffer of its own: it will be donated
+    )
+    rest = {
+        field.name: getattr(state, field.name)[only]
+        for field in dataclasses.fields(state)
+        if field.name != "cache"
+    }
+    return StreamState(cache=cache, **rest)
 
 
 def frames(count: int, batch: int = 1, seed: int = 0) -> np.ndarray:
@@ -111,7 +147,7 @@ def play(
         arrived = np.ones(clip.shape[:2], bool)
     pictures, latents = [], []
     for source, came in zip(clip, arrived, strict=True):
-        state, picture = step_of(stream)(params(), state, source, came)
+        state, picture = step_of(stream)(weights(stream), state, source, came)
         pictures.append(np.asarray(picture))
         latents.append(np.asarray(state.styled))
     return np.stack(pictures), np.stack(latents), state
