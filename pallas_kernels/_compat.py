@@ -62,6 +62,18 @@ def store(ref: Any, value: Array, mask: Array | None = None) -> None:
     _triton.store(ref, value, mask=mask)
 
 
+def requested(*, interpret: bool) -> None:
+    """Between two groups of loads: the first is asked for before the second.
+
+    Left alone, the compiler moves a load down to where its numbers are used, to save
+    registers, and the program waits for memory twice. With the numbers that are needed
+    first in the second group, it waits once. This is a barrier of the program's warps,
+    some 20 cycles, in which nobody waits for memory.
+    """
+    if not interpret:
+        _triton.debug_barrier()
+
+
 def exp2(x: Array, *, interpret: bool) -> Array:
     """2 ** x of float32 in one instruction; results below 2**-126 become 0.
 
@@ -76,6 +88,31 @@ def exp2(x: Array, *, interpret: bool) -> Array:
         constraints="=f,f",
         pack=1,
         result_shape_dtypes=[jax.ShapeDtypeStruct(x.shape, x.dtype)],
+    )
+    return y
+
+
+def multiply_add(a: Array, b: Array, c: Array, *, interpret: bool) -> Array:
+    """a * b + c in one instruction, rounded once to the operands' dtype.
+
+    XLA forbids the compiler to join the two, and kernels on rows do little else.
+    bfloat16 goes by twos and is never widened.
+
+    Args:
+      a, b, c: float32 or bfloat16, all of them alike; they broadcast. The result has
+        an even number of elements.
+    """
+    shape = jnp.broadcast_shapes(a.shape, b.shape, c.shape)
+    if interpret:
+        first, second, third = (x.astype(jnp.float32) for x in (a, b, c))
+        return (first * second + third).astype(a.dtype)
+    half = a.dtype == jnp.bfloat16
+    [y] = _triton.elementwise_inline_asm(
+        f"fma.rn.{'bf16x2' if half else 'f32'} $0, $1, $2, $3;",
+        args=[jnp.broadcast_to(x, shape) for x in (a, b, c)],
+        constraints="=r,r,r,r" if half else "=f,f,f,f",
+        pack=2 if half else 1,
+        result_shape_dtypes=[jax.ShapeDtypeStruct(shape, a.dtype)],
     )
     return y
 

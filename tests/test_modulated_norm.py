@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pallas_kernels import modulated_norm as op
+from pallas_kernels.blocks import pieces
 from pallas_kernels.eight_bit import LARGEST, Quantised
 from pallas_kernels.modulated_norm import reference, triton
 from pallas_kernels.modulated_norm.problem import (
@@ -23,7 +24,7 @@ from pallas_kernels.modulated_norm.problem import (
 SHAPES = {
     "power_of_two": (1, 1, 16, 64),
     "odd_tokens": (2, 1, 49, 96),
-    "two_frames": (1, 2, 7, 384),
+    "three_pieces": (1, 2, 7, 384),
     "three_streams": (3, 1, 5, 40),
 }
 CASES = [pytest.param(shape, id=name) for name, shape in SHAPES.items()]
@@ -176,3 +177,11 @@ def test_the_default_is_among_what_is_searched(width):
     assert space[0] == default_config(problem)
     assert len(set(space)) == len(space) > 4
     assert max(config.rows for config in space) * width <= MOST_ELEMENTS
+
+
+@pytest.mark.parametrize(
+    "width, wanted",
+    [(1536, (512, 3)), (384, (128, 3)), (1024, (1024, 1)), (72, (128, 1))],
+)
+def test_a_row_is_cut_into_pieces_without_a_rest(width, wanted):
+    assert pieces(width) == wanted

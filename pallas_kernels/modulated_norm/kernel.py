@@ -5,13 +5,13 @@ and, where it is wanted, the row's scale for 8 bits need no second look at them.
 lies in pieces of a power of two, side by side: 1536 numbers are three pieces of 512,
 without a mask and without idle lanes.
 
-What bounds it is latency: a row is 3 KiB. So everything is asked for before anything is
-used, the modulation too, and one wait is all there is; and the warps of a program meet
-once, for the sum over a row. Everything is float32 between the loads and the stores.
+What bounds it is latency, as a row is 3 KiB. So everything is asked for before anything
+is used, the modulation too, and a program waits for memory once. Its warps meet once
+more, for the sum over a row. Between the loads and the stores everything is float32,
+except the residual's sum of bfloat16 numbers, which is exact until it is rounded.
 """
 
 import functools
-import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from pallas_kernels._compat import load, store
+from pallas_kernels._compat import load, multiply_add, requested, store
 from pallas_kernels.blocks import joint_mask, pieces
 from pallas_kernels.eight_bit import row_scale, to_format
 from pallas_kernels.modulated_norm.problem import Config, Problem
@@ -30,7 +30,7 @@ def _wide(blocks: Iterable[jax.Array]) -> list[jax.Array]:
     return [block.astype(jnp.float32) for block in blocks]
 
 
-def norm(*refs: Any, problem: Problem, config: Config) -> None:
+def norm(*refs: Any, problem: Problem, config: Config, interpret: bool) -> None:
     """One program.
 
     Refs: x [N, D]; with a gate: branch [N, D] and gate [D]; scale and shift [D]. Then
@@ -55,30 +55,46 @@ def norm(*refs: Any, problem: Problem, config: Config) -> None:
     def matrix(ref: Any) -> list[jax.Array]:
         return [load(ref.at[here, end], mask) for end in ends]
 
-    def vector(ref: Any) -> list[jax.Array]:
-        return [load(ref.at[end], columns)[None, :] for end in ends]
+    # A vector has the threads of the rows where each thread loads 16 bytes of it, or
+    # where there is one row. Else it would change threads by shared memory, with all
+    # warps waiting: so it is read once a row.
+    lanes = 32 * config.num_warps
+    shared = config.rows == 1 or size % (lanes * (16 // x_ref.dtype.itemsize)) == 0
+    every = jnp.zeros((config.rows, 1), jnp.int32)
 
-    # The order of the code is the order of the requests, and no wait is among them.
-    x = matrix(x_ref)
-    branch = [] if branch_ref is None else matrix(branch_ref)
+    def vector(ref: Any) -> list[jax.Array]:
+        if shared:
+            return [load(ref.at[end], columns)[None, :] for end in ends]
+        block = every + jnp.arange(size)[None, :]
+        return [load(ref.at[block + piece * size], mask) for piece in range(count)]
+
+    fma = functools.partial(multiply_add, interpret=interpret)
+
+    # The residual comes last, because it is used first: see `requested`.
     gate = [] if gate_ref is None else vector(gate_ref)
     scale, shift = vector(scale_ref), vector(shift_ref)
+    requested(interpret=interpret)
+    x = matrix(x_ref)
+    branch = [] if branch_ref is None else matrix(branch_ref)
 
-    x, scale, shift = _wide(x), _wide(scale), _wide(shift)
     if total_ref is not None:
-        addends = zip(x, _wide(branch), _wide(gate), strict=True)
         # Rounded as it is stored: the norm is that of what the next layer reads.
-        total = [(x + b * g).astype(total_ref.dtype) for x, b, g in addends]
-        for end, block in zip(ends, total, strict=True):
+        if all(o[0].dtype == jnp.bfloat16 for o in (x, branch, gate)):
+            x = [fma(*three) for three in zip(branch, gate, x, strict=True)]
+        else:
+            addends = zip(_wide(branch), _wide(gate), _wide(x), strict=True)
+            x = [fma(*three).astype(total_ref.dtype) for three in addends]
+        for end, block in zip(ends, x, strict=True):
             store(total_ref.at[here, end], block, mask)
-        x = _wide(total)
+    x, scale, shift = _wide(x), _wide(scale), _wide(shift)
     # Masked columns are 0 and add nothing. One sum over a row, whatever its pieces.
-    squares = functools.reduce(operator.add, [block * block for block in x])
+    squares = x[0] * x[0]
+    for block in x[1:]:
+        squares = fma(block, block, squares)
     mean_square = jnp.sum(squares, axis=1, keepdims=True) * (1 / p.width)
     gain = jax.lax.rsqrt(mean_square + EPSILON)
-    y = [
-        block * gain * (1 + a) + b for block, a, b in zip(x, scale, shift, strict=True)
-    ]
+    parts = zip(x, scale, shift, strict=True)
+    y = [fma(block * gain, 1 + a, b) for block, a, b in parts]
     if p.to is None:
         for end, block in zip(ends, y, strict=True):
             store(y_ref.at[here, end], block.astype(y_ref.dtype), mask)

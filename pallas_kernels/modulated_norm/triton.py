@@ -52,7 +52,7 @@ def _forward(
         out_shape.append(jax.ShapeDtypeStruct(shape[:2], jnp.float32))
         out_specs.append(column)
     found = triton_call(
-        functools.partial(norm, problem=p, config=config),
+        functools.partial(norm, problem=p, config=config, interpret=interpret),
         name="gated_residual_norm" if p.gated else "modulated_norm",
         num_warps=config.num_warps,
         num_stages=1,

@@ -7,15 +7,19 @@ q, normalised and rotated, for the attention that follows, and k and v straight 
 their ring slot of the cache, whose arrays are the outputs by aliasing: nothing else of
 the cache is touched, read or copied. Channels are held as two halves, because RoPE
 pairs channel c with c + E / 2, and Triton cannot slice a block.
+
+What bounds it is latency, so everything is asked for before anything is used, and a
+program waits for memory once.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from pallas_kernels._compat import load, store
+from pallas_kernels._compat import load, multiply_add, requested, store
 from pallas_kernels.blocks import joint_mask, padded
 from pallas_kernels.qk_norm_rope_commit.problem import Config, Problem
 from pallas_kernels.qk_norm_rope_commit.reference import EPSILON
@@ -39,6 +43,7 @@ def commit(
     *,
     problem: Problem,
     config: Config,
+    interpret: bool,
 ) -> None:
     """One program.
 
@@ -66,24 +71,32 @@ def commit(
         low, high = (load(qkv_ref.at[here, at, end], mask) for end in ends)
         return low, high
 
-    def unit(halves: Halves, scale_ref: Any) -> Halves:
-        low, high = (x.astype(jnp.float32) for x in halves)
-        power = jnp.sum(low * low, axis=1) + jnp.sum(high * high, axis=1)
-        gain = jax.lax.rsqrt(power / p.width + EPSILON)[:, None]
-        scales = (load(scale_ref.at[end], columns) for end in ends)
-        first, second = (scale.astype(jnp.float32)[None, :] for scale in scales)
-        return low * gain * first, high * gain * second
+    def scales(ref: Any) -> Halves:
+        low, high = (load(ref.at[end], columns) for end in ends)
+        return low, high
 
-    cos = load(cos_ref.at[here, :], mask)
-    sin = load(sin_ref.at[here, :], mask)
+    # q and k come last, because they are used first: see `requested`.
+    v = part(2)
+    cos, sin = load(cos_ref.at[here, :], mask), load(sin_ref.at[here, :], mask)
+    q_scale, k_scale = scales(q_scale_ref), scales(k_scale_ref)
+    requested(interpret=interpret)
+    q, k = part(0), part(1)
+
+    fma = functools.partial(multiply_add, interpret=interpret)
+
+    def unit(halves: Halves, scale: Halves) -> Halves:
+        low, high = (x.astype(jnp.float32) for x in halves)
+        power = jnp.sum(fma(low, low, high * high), axis=1)
+        gain = jax.lax.rsqrt(power * (1 / p.width) + EPSILON)[:, None]
+        first, second = (x.astype(jnp.float32)[None, :] for x in scale)
+        return low * gain * first, high * gain * second
 
     def rotated(halves: Halves) -> Halves:
         low, high = halves
-        return low * cos - high * sin, high * cos + low * sin
+        return fma(low, cos, -(high * sin)), fma(high, cos, low * sin)
 
-    q = rotated(unit(part(0), q_scale_ref))
-    k = rotated(unit(part(1), k_scale_ref))
-    for end, q_half, k_half, v_half in zip(ends, q, k, part(2), strict=True):
+    q, k = rotated(unit(q, q_scale)), rotated(unit(k, k_scale))
+    for end, q_half, k_half, v_half in zip(ends, q, k, v, strict=True):
         store(q_ref.at[here, end], q_half.astype(q_ref.dtype), mask)
         store(k_ref.at[layer, slot, end], k_half.astype(k_ref.dtype), mask)
         store(v_ref.at[layer, slot, end], v_half.astype(v_ref.dtype), mask)

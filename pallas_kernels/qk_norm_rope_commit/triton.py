@@ -81,7 +81,7 @@ def qk_norm_rope_commit(
     )
     q_shape = (p.batch, count, p.heads, p.width)
     q, k, v = triton_call(
-        functools.partial(commit, problem=p, config=c),
+        functools.partial(commit, problem=p, config=c, interpret=interpret),
         name="qk_norm_rope_commit",
         num_warps=c.num_warps,
         num_stages=1,
