@@ -14,6 +14,8 @@ from pallas_kernels.linear_8bit import triton as linear_triton
 from pallas_kernels.modulated_norm import triton as norms
 from pallas_kernels.qk_norm_rope_commit import api as commit
 from pallas_kernels.qk_norm_rope_commit import triton as commit_triton
+from pallas_kernels.quantise import api as quantise
+from pallas_kernels.quantise import triton as quantise_triton
 
 CLOSE = 2e-4  # float32 through two layers, differently fused
 
@@ -26,6 +28,7 @@ def interpreted(monkeypatch):
         (attention, attention_triton.attend),
         (commit, commit_triton.qk_norm_rope_commit),
         (linear, linear_triton.linear_8bit),
+        (quantise, quantise_triton.quantise),
     ):
         interpreted = functools.partial(function, interpret=True)
         monkeypatch.setitem(api._BACKENDS, "triton", interpreted)
