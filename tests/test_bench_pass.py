@@ -1,5 +1,6 @@
 """The benchmark of a pass, end to end on the CPU with the smallest model."""
 
+import importlib
 import json
 
 import jax
@@ -27,6 +28,7 @@ TINY = {
 
 
 def run(out, **settings):
+    importlib.reload(bench_pass)  # other scripts have flags of the same names
     flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(out=str(out), **TINY | settings):
         bench_pass.main(["bench_pass"])
