@@ -17,8 +17,8 @@ from pallas_kernels.linear import linear
 from pallas_kernels.linear_8bit import Weight8, linear_8bit
 from pallas_kernels.quantise import quantise
 
-# In 8 bits, what nobody has quantised yet is quantised by the product's own kind.
-_QUANTISE = {"mosaic": "triton", "triton": "triton"}
+# A backend that was named for the product names that of the quantisation before it.
+_QUANTISE = {None: None, "xla": "xla", "triton": "triton", "mosaic": "triton"}
 
 
 class Dense(nn.Module):
@@ -67,9 +67,7 @@ class Dense(nn.Module):
             self.param("scale", zeros, (self.features,)),
         )
         if not isinstance(x, Quantised):
-            x = quantise(
-                x, self.eight_bit, backend=_QUANTISE.get(self.backend or "", "xla")
-            )
+            x = quantise(x, self.eight_bit, backend=_QUANTISE[self.backend])
         return linear_8bit(
             x,
             weight,

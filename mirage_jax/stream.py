@@ -51,7 +51,8 @@ class StreamConfig:
       fixed_noise: one noise for all frames of a stream, not a new one each frame.
       hold: frames without a source during which the last source is repeated.
       dtype: compute type, "bfloat16" or "float32".
-      attention: attention backend by name; None chooses by measurement, as below.
+      attention: attention backend by name; here and below None chooses by
+        measurement.
       kernels: backend of the other kernels, the norms and the commit, by name.
       eight_bit: "int8" or "float8_e4m3fn" runs the blocks' dense layers in 8 bits;
         weights must then come from `device_weights`. None leaves them to `dtype`.

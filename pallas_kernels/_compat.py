@@ -67,8 +67,8 @@ def requested(*, interpret: bool) -> None:
 
     Left alone, the compiler moves a load down to where its numbers are used, to save
     registers, and the program waits for memory twice. With the numbers that are needed
-    first in the second group, it waits once. This is a barrier of the program's warps,
-    some 20 cycles, in which nobody waits for memory.
+    first in the second group, it waits once. It costs a barrier of the program's
+    warps, in which nobody waits for memory.
     """
     if not interpret:
         _triton.debug_barrier()

@@ -5,26 +5,30 @@ is compiled, long after the dispatcher has been traced.
 """
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels import device
+from pallas_kernels.choice import Op, backend_order
+
 
 class Trials:
-    """Remembers, for one operation, which backend compiles here for which sizes.
-
-    `last` is the backend that the dispatcher's most recently traced call used.
+    """Picks the backend of one operation, and remembers which compiles for what sizes.
 
     Args:
-      what: the operation, in words, for the warning.
-      fallback: the backend that everything falls back to, taken without a trial.
+      op: the operation; the last of its unmeasured backends needs no trial.
+      what: the operation in words, for the warning.
+
+    Attributes:
+      last: the backend that was picked most recently.
     """
 
-    def __init__(self, what: str, fallback: str = "xla"):
+    def __init__(self, op: Op, what: str):
+        self._op = op
         self._what = what
-        self._fallback = fallback
         self._failures: dict[tuple[str, Any], str | None] = {}
         self._warned: set[str] = set()
         self.last: str | None = None
@@ -34,28 +38,35 @@ class Trials:
         self._failures.clear()
         self._warned.clear()
 
-    def first(
+    def pick(
         self,
-        order: Iterable[str],
+        name: str | None,
         problem: Any,
         run: Callable[[str], Callable[..., Any]],
         *operands: Any,
     ) -> str:
-        """The first backend that compiles here, or can be taken without a trial.
+        """The backend that was asked for by name, else the best that compiles here.
 
-        A backend that says `NotImplementedError` is passed over; one that fails in
-        another way too, with one warning.
+        The order is that of the device's table. A backend that says
+        `NotImplementedError` is passed over; one that fails in another way too, with
+        one warning.
 
         Args:
-          order: names, best first; the fallback among them.
+          name: of a backend, or None.
           problem: hashable; what decides, with the name, whether a backend compiles.
           run: by name, the function that a trial compiles by itself.
           operands: of that function, of which the shapes and types count.
         """
-        for name in order:
-            if name == self._fallback or self._usable(name, problem, run, operands):
-                return name
-        raise ValueError(f"{self._fallback!r} is missing in {order=}")
+        if name is None:
+            safe = self._op.unmeasured[-1]
+            order = backend_order(self._op, problem, device.present())
+            name = next(
+                candidate
+                for candidate in order
+                if candidate == safe or self._usable(candidate, problem, run, operands)
+            )
+        self.last = name
+        return name
 
     def _usable(
         self,

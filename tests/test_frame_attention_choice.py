@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from an_h100 import H100, fresh  # noqa: F401
 
 from pallas_kernels import choice, device, tuned_table
 from pallas_kernels.device import Device
@@ -18,24 +19,7 @@ from pallas_kernels.frame_attention.config import Config, default_config
 from pallas_kernels.frame_attention.problem import Problem, problem_of
 from pallas_kernels.frame_attention.specs import BARS, SMALL, SPECS
 
-H100 = Device("NVIDIA H100 80GB HBM3", (9, 0), 132)
 CONFIG = Config(128, 64, 4, 8, 3)
-
-
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch, tmp_path):
-    """No table, nothing remembered of other tests, and a card of our choice."""
-    monkeypatch.setattr(tuned_table, "FOLDER", tmp_path)
-    monkeypatch.setattr(device, "present", lambda: H100)
-    forget()
-    yield
-    forget()
-
-
-def forget():
-    tuned_table.entries.cache_clear()
-    choice.measured.cache_clear()
-    api.TRIALS.forget()
 
 
 def write_table(rows, **other):

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from an_h100 import H100, forget, fresh  # noqa: F401
 
-from pallas_kernels import choice, device, linear, linear_8bit, tuned_table
+from pallas_kernels import choice, linear, linear_8bit, quantise, tuned_table
 from pallas_kernels import modulated_norm as norms
 from pallas_kernels import qk_norm_rope_commit as commits
 from pallas_kernels._mosaic import HAS_MOSAIC
-from pallas_kernels.device import Device
 from pallas_kernels.eight_bit import quantise_rows
 from pallas_kernels.linear.choice import OP as LINEAR
 from pallas_kernels.linear.problem import problem_of as linear_problem
@@ -21,26 +21,8 @@ from pallas_kernels.modulated_norm.problem import OP as NORM
 from pallas_kernels.modulated_norm.problem import problem_of as norm_problem
 from pallas_kernels.qk_norm_rope_commit.problem import OP as COMMIT
 from pallas_kernels.qk_norm_rope_commit.problem import problem_of as commit_problem
-
-H100 = Device("NVIDIA H100 80GB HBM3", (9, 0), 132)
-MODULES = (linear, linear_8bit, norms, commits)
-
-
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch, tmp_path):
-    """No table, nothing remembered of other tests, and a card of our choice."""
-    monkeypatch.setattr(tuned_table, "FOLDER", tmp_path)
-    monkeypatch.setattr(device, "present", lambda: H100)
-    forget()
-    yield
-    forget()
-
-
-def forget():
-    tuned_table.entries.cache_clear()
-    choice.measured.cache_clear()
-    for module in MODULES:
-        module.api.TRIALS.forget()
+from pallas_kernels.quantise.problem import OP as QUANTISE
+from pallas_kernels.quantise.problem import problem_of as rows_problem
 
 
 def prefer(op, problem, backend):
@@ -88,7 +70,13 @@ def dense_8bit():
     return linear_8bit, LINEAR_8BIT, problem, "triton", call
 
 
-CASES = (norm, commit, dense, dense_8bit)
+def rows():
+    x = jnp.ones((1, 1, 16, 32), jnp.bfloat16)
+    call = lambda: quantise.quantise(x, "int8")  # noqa: E731
+    return quantise, QUANTISE, rows_problem(x, "int8"), "triton", call
+
+
+CASES = (norm, commit, dense, dense_8bit, rows)
 
 
 @pytest.mark.parametrize("case", CASES)

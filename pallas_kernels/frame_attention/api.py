@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from pallas_kernels import choice, device
 from pallas_kernels.frame_attention import cudnn, mosaic, reference, triton, xla
 from pallas_kernels.frame_attention.choice import OP
 from pallas_kernels.frame_attention.problem import problem_of
@@ -25,7 +24,7 @@ _BACKENDS: dict[str, Callable[..., Array]] = {
 }
 # The others get a slice of the layer, which may be a copy.
 _READS_LAYERS = {"triton", "mosaic"}
-TRIALS = Trials("frame attention")
+TRIALS = Trials(OP, "frame attention")
 
 
 def backends() -> tuple[str, ...]:
@@ -103,9 +102,5 @@ def frame_attention(
     def run(name: str) -> Callable[..., Array]:
         return functools.partial(_run, name, prompt_tokens=prompt_tokens)
 
-    if backend is None:
-        order = choice.backend_order(OP, problem, device.present())
-        backend = TRIALS.first(order, problem, run, q, k, v, slot_bias, layer)
-    out = run(backend)(q, k, v, slot_bias, layer)
-    TRIALS.last = backend
-    return out
+    backend = TRIALS.pick(backend, problem, run, q, k, v, slot_bias, layer)
+    return run(backend)(q, k, v, slot_bias, layer)

@@ -108,9 +108,10 @@ def _expected(config: MosaicConfig, problem: Problem, device: Device) -> float:
     """Time that a simple model expects, in keys that a block reads.
 
     Clusters do not cross the groups of at most 16 multiprocessors, some of which have
-    fewer; 14 are counted on. Before its first and after its last tile a block takes as
-    long as for 600 keys, and for 700 more where shares meet; a tile of 64 keys is a
-    tenth slower than one of 128. Fitted to an H100.
+    fewer; 14 are counted on. Before its first and after its last tile a block is taken
+    to need as long as for 600 keys, and for 700 more where shares meet; a tile of 64
+    keys to be a tenth slower than one of 128. The numbers only have to put first what
+    an H100 was seen to do best: it is a default, which a measurement replaces.
     """
     c, p = config, problem
     blocks = p.groups * (p.queries // (c.warpgroups * ROWS)) * p.heads * p.batch

@@ -49,7 +49,7 @@ class Problem:
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of q, k and v, and slot_bias."""
         q = (self.batch, self.groups * self.queries, self.heads, self.width)
-        kv = (self.batch, self.prompt + self.frames * self.keys, self.heads, self.width)
+        kv = (self.batch, self.total_keys, self.heads, self.width)
         bias = (self.batch, self.groups, self.heads, self.frames + 1)
         return q, ((self.layers,) if self.layers else ()) + kv, bias
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Float
 
-from pallas_kernels import choice, device
 from pallas_kernels.linear import mosaic, reference
 from pallas_kernels.linear.choice import OP
 from pallas_kernels.linear.problem import problem_of
@@ -17,7 +16,7 @@ _BACKENDS: dict[str, Callable[..., Array]] = {
     "mosaic": mosaic.linear,
 }
 ACTIVATIONS = (None, "gelu")
-TRIALS = Trials("a dense layer")
+TRIALS = Trials(OP, "a dense layer")
 
 
 def backends() -> tuple[str, ...]:
@@ -78,11 +77,7 @@ def linear(
         return functools.partial(_BACKENDS[name], activation=activation)
 
     operands = (x, kernel, bias, residual, gate)
-    if backend is None:
-        problem = problem_of(
-            x, outputs, bias, residual, gate, activation=activation, dtype=x.dtype
-        )
-        order = choice.backend_order(OP, problem, device.present())
-        backend = TRIALS.first(order, problem, run, *operands)
-    TRIALS.last = backend
-    return run(backend)(*operands)
+    problem = problem_of(
+        x, outputs, bias, residual, gate, activation=activation, dtype=x.dtype
+    )
+    return run(TRIALS.pick(backend, problem, run, *operands))(*operands)

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from pallas_kernels import choice, device
 from pallas_kernels.eight_bit import Quantised, check_format, quantise_rows
 from pallas_kernels.linear.problem import problem_of
 from pallas_kernels.linear_8bit import mosaic, reference, triton
@@ -21,7 +20,7 @@ _BACKENDS: dict[str, Callable[..., Array]] = {
     "mosaic": mosaic.linear_8bit,
 }
 ACTIVATIONS = (None, "gelu")
-TRIALS = Trials("a dense layer in 8 bits")
+TRIALS = Trials(OP, "a dense layer in 8 bits")
 
 
 class Weight8(NamedTuple):
@@ -108,11 +107,7 @@ def linear_8bit(
         return functools.partial(_BACKENDS[name], activation=activation, dtype=dtype)
 
     operands = (x, weight.values, weight.scale, bias, residual, gate)
-    if backend is None:
-        problem = problem_of(
-            x.values, outputs, bias, residual, gate, activation=activation, dtype=dtype
-        )
-        order = choice.backend_order(OP, problem, device.present())
-        backend = TRIALS.first(order, problem, run, *operands)
-    TRIALS.last = backend
-    return run(backend)(*operands)
+    problem = problem_of(
+        x.values, outputs, bias, residual, gate, activation=activation, dtype=dtype
+    )
+    return run(TRIALS.pick(backend, problem, run, *operands))(*operands)

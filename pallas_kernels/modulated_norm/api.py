@@ -6,7 +6,6 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
-from pallas_kernels import choice, device
 from pallas_kernels.eight_bit import Quantised, check_format
 from pallas_kernels.modulated_norm import reference, triton
 from pallas_kernels.modulated_norm.problem import OP, problem_of
@@ -14,7 +13,7 @@ from pallas_kernels.trial import Trials
 
 # The definition is what XLA fuses, so "xla" is the reference itself.
 _BACKENDS: dict[str, Any] = {"xla": reference, "triton": triton}
-TRIALS = Trials("the norm")
+TRIALS = Trials(OP, "the norm")
 
 
 def backends() -> tuple[str, ...]:
@@ -46,14 +45,10 @@ def _function(
     def run(backend: str) -> Callable[..., Any]:
         return functools.partial(getattr(_BACKENDS[backend], name), to=to)
 
-    if backend is None:
-        problem = problem_of(operands[0], name == "gated_residual_norm", to)
-        order = choice.backend_order(OP, problem, device.present())
-        backend = TRIALS.first(order, problem, run, *operands)
-    if backend not in _BACKENDS:
+    if backend is not None and backend not in _BACKENDS:
         raise ValueError(f"{backend=} is none of {backends()}")
-    TRIALS.last = backend
-    return run(backend)
+    problem = problem_of(operands[0], name == "gated_residual_norm", to)
+    return run(TRIALS.pick(backend, problem, run, *operands))
 
 
 def modulated_norm(

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Float, Int
 
-from pallas_kernels import choice, device
 from pallas_kernels.qk_norm_rope_commit import reference, triton
 from pallas_kernels.qk_norm_rope_commit.problem import OP, problem_of
 from pallas_kernels.trial import Trials
@@ -14,7 +13,7 @@ _BACKENDS: dict[str, Callable[..., tuple[Array, Array, Array]]] = {
     "xla": reference.qk_norm_rope_commit,
     "triton": triton.qk_norm_rope_commit,
 }
-TRIALS = Trials("the commit")
+TRIALS = Trials(OP, "the commit")
 
 
 def backends() -> tuple[str, ...]:
@@ -84,9 +83,6 @@ def qk_norm_rope_commit(
     if queries // starts.shape[0] > k_slots.shape[2]:
         raise ValueError(f"{k_slots.shape=} is too short for a frame of {qkv.shape=}")
     operands = (qkv, q_scale, k_scale, cos, sin, k_slots, v_slots, layer, starts)
-    if backend is None:
-        problem = problem_of(qkv, k_slots, starts)
-        order = choice.backend_order(OP, problem, device.present())
-        backend = TRIALS.first(order, problem, _BACKENDS.__getitem__, *operands)
-    TRIALS.last = backend
-    return _BACKENDS[backend](*operands)
+    problem = problem_of(qkv, k_slots, starts)
+    run = _BACKENDS.__getitem__
+    return run(TRIALS.pick(backend, problem, run, *operands))(*operands)

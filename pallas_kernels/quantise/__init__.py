@@ -1,5 +1,5 @@
 """Rows of activations to 8 bits and a scale each."""
 
-from pallas_kernels.quantise.api import backends, quantise
+from pallas_kernels.quantise.api import backends, last_backend, quantise
 
-__all__ = ["backends", "quantise"]
+__all__ = ["backends", "last_backend", "quantise"]
