@@ -86,19 +86,19 @@ def bench() -> bool:
     jobs = _jobs(model, settings["tokens"], card is not None)
     held = _held(params, jobs)
     with ThreadPoolExecutor(_COMPILERS.value) as pool:
-        compiled = [pool.submit(job.compile, held[job.weights]) for job in jobs]
+        compiled = [pool.submit(job.compile, held[job.precision]) for job in jobs]
         for future in compiled:
             future.result()
     print(f"compiled after {time.perf_counter() - begin:.0f} s")
     done: list[Measured] = []
     for tokens in settings["tokens"]:
         here = [job for job in jobs if job.tokens == tokens]
-        wanted = _exact(here[0], held[None, "stacked"])
+        wanted = _exact(here[0], held[None])
         for job in here:
             stages = pass_stages(model, job.runs.stream)
             floor = 1e3 * floor_seconds(stages, bandwidth, rate)
             found = measure(
-                job, held[job.weights], wanted, floor, _CALLS.value, _REPEATS.value
+                job, held[job.precision], wanted, floor, _CALLS.value, _REPEATS.value
             )
             done.append(found)
             print(table(found, goals), flush=True)
@@ -173,12 +173,12 @@ def _jobs(model: ModelConfig, counts: Any, on_gpu: bool) -> list[Job]:
     return jobs
 
 
-def _held(params: Any, jobs: list[Job]) -> dict[tuple[str | None, str], Any]:
-    """Weights in every precision and layout that a job asks for."""
-    lay = jax.jit(device_weights, static_argnums=(1, 2))
-    held: dict[tuple[str | None, str], Any] = {(None, "stacked"): params}
-    for wanted in {job.weights for job in jobs} - held.keys():
-        held[wanted] = lay(params, StreamConfig(eight_bit=wanted[0]), wanted[1])
+def _held(params: Any, jobs: list[Job]) -> dict[str | None, Any]:
+    """Weights in every precision that a job asks for."""
+    convert = jax.jit(device_weights, static_argnums=1)
+    held: dict[str | None, Any] = {None: params}
+    for wanted in {job.precision for job in jobs} - held.keys():
+        held[wanted] = convert(params, StreamConfig(eight_bit=wanted))
     return held
 
 

@@ -17,7 +17,6 @@ from mirage_jax.cache import FrameCache
 from mirage_jax.config import DOWNSAMPLE, ModelConfig
 from mirage_jax.denoiser import denoise_frame
 from mirage_jax.errors import MirageError
-from mirage_jax.layers import LAYOUTS
 from mirage_jax.stream import StreamConfig
 
 Params = dict[str, Any]
@@ -33,7 +32,7 @@ def stream_of(combination: str, side: int, on_gpu: bool) -> StreamConfig:
     there is a GPU; "kernels" leaves every choice to the library; "triton" takes our
     Triton kernels everywhere, "mosaic" those for Hopper where there are any. Changes:
     "int8", "float8", or one backend by name, "attention=", "kernels=" (norms and
-    commit) or "linear=" (dense layers); and "layers=" for `layout_of_name`.
+    commit) or "linear=" (dense layers).
 
     Raises:
       MirageError: a name that means nothing.
@@ -56,8 +55,6 @@ def stream_of(combination: str, side: int, on_gpu: bool) -> StreamConfig:
         field, _, backend = change.partition("=")
         if change in EIGHT_BIT:
             named["eight_bit"] = EIGHT_BIT[change]
-        elif field == "layers":
-            continue
         elif field in BACKENDS and backend:
             named[field] = backend
         else:
@@ -66,19 +63,6 @@ def stream_of(combination: str, side: int, on_gpu: bool) -> StreamConfig:
                 f"backend of {BACKENDS}"
             )
     return StreamConfig(side, side, **named)
-
-
-def layout_of_name(combination: str) -> str:
-    """How a combination's weights lie: "stacked", or what "+layers=" says.
-
-    Raises:
-      MirageError: no such layout.
-    """
-    named = dict(change.partition("=")[::2] for change in combination.split("+"))
-    layout = named.get("layers", "stacked")
-    if layout not in LAYOUTS:
-        raise MirageError(f"{combination}: layers are one of {LAYOUTS}")
-    return layout
 
 
 def side_of(tokens: int, model: ModelConfig) -> int:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.pass_programs import Pass, layout_of_name
+from experiments.pass_programs import Pass
 from experiments.pass_report import Calls, Measured
 from mirage_jax.config import TEXT_WIDTH
 from mirage_jax.stream import make_step, open_stream
@@ -53,11 +53,6 @@ class Job:
     def precision(self) -> str | None:
         """8-bit format of the weights; None for bfloat16."""
         return self.runs.stream.eight_bit
-
-    @property
-    def weights(self) -> tuple[str | None, str]:
-        """Which weights it reads: their precision and their layout."""
-        return self.precision, layout_of_name(self.combination)
 
     def compile(self, params: Any) -> None:
         """Compiles what is wanted; a backend that cannot is noted, not raised."""

@@ -78,8 +78,8 @@ def commit_case(
     def operands(number: int) -> Any:
         return (
             _draw(number, 1, tokens, 3, heads, width),
-            jnp.ones(width),
-            jnp.ones(width),
+            jnp.ones((LAYERS, width)),
+            jnp.ones((LAYERS, width)),
             jnp.cos(angles),
             jnp.sin(angles),
             jnp.int32(number % LAYERS),

@@ -88,19 +88,17 @@ def age_bias(
 
     `bias` columns: prompt, anchor, then ages 0..R.
     """
-    prompt, anchor, by_age = bias[..., :1], bias[..., 1:2], bias[..., 2:]
-    ring = jnp.take(by_age, jnp.clip(age[:, 1:], 0), axis=-1)  # [L, K, B, R+1]
-    ring = ring.transpose(0, 2, 1, 3)
-    lead = ring.shape[:3]
-    frames = jnp.concatenate(
-        [jnp.broadcast_to(anchor[:, None], (*lead, 1)), ring], axis=-1
-    )
+    by_age = bias.shape[-1] - 2  # ages that have a number
+    # One look-up for all slots: joined parts would be one more kernel a layer.
+    column = jnp.clip(age, 0)[:, 1:] + 2
+    first = jnp.arange(2)[None] + jnp.zeros_like(age[:, :1])  # prompt, anchor
+    columns = jnp.concatenate([first, column], axis=1)
     # The anchor is the ring's frame 0 until that leaves the ring; it is seen once.
-    anchored = age[:, :1] >= by_age.shape[-1]
-    seen = jnp.concatenate([anchored, age[:, 1:] != EMPTY], axis=1)[None, :, None, :]
-    frames = jnp.where(seen, frames, EMPTY_SLOT)
-    prompt = jnp.broadcast_to(prompt[:, None], (*lead, 1))
-    return jnp.concatenate([prompt, frames], axis=-1)[:, :, None]
+    held = jnp.where(age[:, :1] >= by_age, 0, EMPTY)
+    seen = jnp.concatenate([jnp.zeros_like(held), held, age[:, 1:]], axis=1) != EMPTY
+    found = jnp.take(bias, columns, axis=-1)  # [L, K, B, S]
+    found = jnp.where(seen[None, None], found, EMPTY_SLOT)
+    return found.transpose(0, 2, 1, 3)[:, :, None]
 
 
 def previous_age(age: Int[Array, "B R+2"]) -> Int[Array, "B R+2"]:

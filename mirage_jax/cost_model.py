@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 from mirage_jax.config import ModelConfig
 from mirage_jax.denoiser import init_denoiser
-from mirage_jax.layers import DENSE
 from mirage_jax.stream import StreamConfig
+from mirage_jax.transformer import DENSE
 
 STAGES = (
     "stem",

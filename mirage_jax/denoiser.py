@@ -19,13 +19,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mirage_jax.cache import FrameCache, slot_start
 from mirage_jax.config import TEXT_WIDTH, DenoiserConfig, ModelConfig
-from mirage_jax.layers import DENSE, block_of, layout_of, stacked
 from mirage_jax.prompt_encoder import PromptEncoder
 from mirage_jax.transformer import (
+    DENSE,
     MODULATIONS,
     Block,
     Conditioning,
@@ -55,8 +56,8 @@ def init_denoiser(key: Array, config: ModelConfig) -> Params:
 
     def everything(block, x, modulation, prompt):
         block.prompt_slot(prompt)
-        attend = lambda qkv, q_scale, k_scale: (qkv[:, :, 0], None)  # noqa: E731
-        return block(open_residual(x), modulation, attend)
+        attend = lambda qkv: (qkv[:, :, 0], None)  # noqa: E731
+        return block(open_residual(x), block.modulate(modulation), attend)
 
     def init_block(key):
         modulation = jnp.zeros((1, 1, MODULATIONS, c.width))
@@ -79,6 +80,11 @@ def init_denoiser(key: Array, config: ModelConfig) -> Params:
     }
 
 
+def _outside_dense(blocks: Params) -> Params:
+    """The blocks without their dense layers, which 8 bits change the form of."""
+    return {name: leaf for name, leaf in blocks.items() if name not in DENSE}
+
+
 def prompt_tokens(
     params: Params, config: DenoiserConfig, prompt: Float[Array, "B 384"], dtype: Any
 ) -> Float[Array, "B P prompt_width"]:
@@ -94,12 +100,11 @@ def prompt_slots(
     """K and V of a prompt in every layer."""
     tokens = prompt_tokens(params, config, prompt, dtype)
     block = Block(config, dtype)
-    blocks = stacked({k: v for k, v in params["blocks"].items() if k not in DENSE})
 
     def one_layer(layer):
         return block.apply({"params": layer}, tokens, method=Block.prompt_slot)
 
-    k, v = jax.vmap(one_layer)(blocks)
+    k, v = jax.vmap(one_layer)(_outside_dense(params["blocks"]))
     return k.astype(dtype), v.astype(dtype)
 
 
@@ -161,9 +166,9 @@ def denoise_clip(
         prompt_k, prompt_v = block.apply(variables, tokens, method=Block.prompt_slot)
         slot_bias = clip_slot_bias(bias, frames, anchored)
 
-        def attend(qkv, q_scale, k_scale):
-            q = rotate(rms_norm(qkv[:, :, 0], q_scale), angles)
-            k = rotate(rms_norm(qkv[:, :, 1], k_scale), angles)
+        def attend(qkv):
+            q = rotate(rms_norm(qkv[:, :, 0], weights["q_scale"]), angles)
+            k = rotate(rms_norm(qkv[:, :, 1], weights["k_scale"]), angles)
             out = frame_attention(
                 q,
                 jnp.concatenate([prompt_k, k], axis=1),
@@ -174,7 +179,8 @@ def denoise_clip(
             )
             return out, None
 
-        return block.apply(variables, residual, modulation, attend)
+        own = block.apply(variables, modulation, method=Block.modulate)
+        return block.apply(variables, residual, own, attend)
 
     layers = (params["blocks"], params["slot_bias"])
     residual, _ = jax.lax.scan(layer, open_residual(x), layers)
@@ -198,7 +204,7 @@ def denoise_frame(
     kernels: str | None = None,
     eight_bit: str | None = None,
     linear: str | None = None,
-    unroll: int | bool = True,
+    unroll: bool = True,
 ) -> tuple[Float[Array, "B G h w C"], FrameCache]:
     """One pass over the current frame, against the cache and into it.
 
@@ -221,16 +227,17 @@ def denoise_frame(
     angles = jnp.tile(angles, (groups, 1))
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     block = Block(c, dtype, kernels, eight_bit, linear)
+    blocks = params["blocks"]
 
     def layer(carry, per_layer):
         residual, k_slots, v_slots = carry
-        index, weights, bias = per_layer
+        index, weights, own, bias = per_layer
 
-        def attend(qkv, q_scale, k_scale):
+        def attend(qkv):
             q, k_new, v_new = qk_norm_rope_commit(
                 qkv,
-                q_scale,
-                k_scale,
+                blocks["q_scale"],
+                blocks["k_scale"],
                 cos,
                 sin,
                 k_slots,
@@ -250,19 +257,23 @@ def denoise_frame(
             )
             return out, (k_new, v_new)
 
-        variables = {"params": weights}
-        residual, slots = block.apply(variables, residual, modulation, attend)
+        residual, slots = block.apply({"params": weights}, residual, own, attend)
         return (residual, *slots), None
 
+    def modulate(weights):
+        return block.apply({"params": weights}, modulation, method=Block.modulate)
+
     carry = (open_residual(x), cache.k, cache.v)
-    blocks = params["blocks"]
-    if layout_of(blocks) == "stacked":
-        layers = (jnp.arange(c.layers), blocks, slot_bias)
-        carry, _ = jax.lax.scan(layer, carry, layers, unroll=unroll)
-    else:
+    # Of all layers at once: kernels of their own would take longer than the additions.
+    modulations = jax.vmap(modulate)(_outside_dense(blocks))
+    layers = (blocks, modulations, slot_bias)
+    if unroll:
         for index in range(c.layers):
-            one = (jnp.int32(index), block_of(blocks, index), slot_bias[index])
-            carry, _ = layer(carry, one)
+            one = jax.tree.map(lambda x, index=index: x[index], layers)
+            # A constant index: in a scan it is a slice, which takes a kernel to make.
+            carry, _ = layer(carry, (np.int32(index), *one))
+    else:
+        carry, _ = jax.lax.scan(layer, carry, (jnp.arange(c.layers), *layers))
     residual, k, v = carry
     head = Head(c, channels, dtype, kernels)
     latents = head.apply({"params": params["head"]}, residual, last, source, present)

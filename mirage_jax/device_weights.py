@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from mirage_jax.errors import MirageError
-from mirage_jax.layers import DENSE, lay_out
 from mirage_jax.stream import StreamConfig
+from mirage_jax.transformer import DENSE
 from pallas_kernels.linear_8bit import quantise_weight
 
 Params = dict[str, Any]
@@ -25,15 +25,12 @@ FLOAT32 = ("q_scale", "k_scale", "scale", "mean", "spread", "slot_bias")
 ALIGNED = 16  # 8-bit matrix units read rows whose bytes are a multiple of this
 
 
-def device_weights(
-    params: Params, stream: StreamConfig, layout: str = "stacked"
-) -> Params:
+def device_weights(params: Params, stream: StreamConfig) -> Params:
     """Weights as this stream reads them; to be compiled, or called once at load.
 
     Args:
       params: {"codec": ..., "denoiser": ...} of any float type.
       stream: says the compute type and the 8-bit format.
-      layout: of the blocks in memory, a name of `layers.LAYOUTS`.
 
     Raises:
       MirageError: 8 bits with a width that their matrix units cannot take.
@@ -41,9 +38,7 @@ def device_weights(
     denoiser = params["denoiser"]
     if stream.eight_bit is not None:
         denoiser = quantise_blocks(denoiser, stream.eight_bit)
-    narrow = narrowed({**params, "denoiser": denoiser}, jnp.dtype(stream.dtype))
-    blocks = lay_out(narrow["denoiser"]["blocks"], layout)
-    return {**narrow, "denoiser": {**narrow["denoiser"], "blocks": blocks}}
+    return narrowed({**params, "denoiser": denoiser}, jnp.dtype(stream.dtype))
 
 
 def narrowed(params: Params, dtype: Any) -> Params:

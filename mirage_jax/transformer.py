@@ -18,6 +18,7 @@ from mirage_jax.config import DenoiserConfig
 from mirage_jax.dense import Dense
 from pallas_kernels.modulated_norm import gated_residual_norm
 
+DENSE = ("qkv", "out", "up", "down")  # layers of a block that all tokens go through
 MODULATIONS = 6  # shift, scale and gate of the attention and of the MLP branch
 TIME_FEATURES = 64  # sines and cosines of flow time and of step size, each
 ROPE_BASE = 100.0  # the longest wave spans a few hundred tokens: any sane frame
@@ -144,11 +145,12 @@ def open_residual(x: Float[Array, "B G N D"]) -> Residual:
 class Block(nn.Module):
     """Attention and MLP, each behind a modulated norm and a gate.
 
-    `attend(qkv, q_scale, k_scale)` gets the projection of the tokens at hand,
-    [B, G * N, 3, K, E], and the scales of the norms of q and k; it returns the output
-    of attention [B, G * N, K, E] and whatever state it keeps. `kernels` names the
-    backend of the norms, `linear` that of the dense layers; `eight_bit` is their
-    format, None for `dtype`.
+    `attend(qkv)` gets the projection of the tokens at hand, [B, G * N, 3, K, E]; it
+    returns the output of attention [B, G * N, K, E] and whatever state it keeps. It is
+    also who needs `q_scale`, of the norm of q, and with the prompt `k_scale`.
+    `modulation` is the layer's own, from `modulate`. `kernels` names the backend of the
+    norms, `linear` that of the dense layers; `eight_bit` is their format, None for
+    `dtype`.
     """
 
     config: DenoiserConfig
@@ -178,15 +180,19 @@ class Block(nn.Module):
         kv = self.prompt(tokens).reshape(*tokens.shape[:2], 2, c.heads, c.head_width)
         return rms_norm(kv[:, :, 0], self.k_scale), kv[:, :, 1]
 
+    def modulate(self, shared: Float[Array, "B G 6 D"]) -> Float[Array, "B G 6 D"]:
+        """This layer's modulation, from what all layers share."""
+        modulation: Array = shared + self.table.astype(self.dtype)[None, None]
+        return modulation
+
     def __call__(
         self,
         residual: Residual,
         modulation: Float[Array, "B G 6 D"],
         attend: Callable[..., tuple[Array, Any]],
     ) -> tuple[Residual, Any]:
-        c = self.config
+        c, m = self.config, modulation
         b, g, n, _ = residual.x.shape
-        m = modulation + self.table.astype(self.dtype)[None, None]
         x, y = gated_residual_norm(
             residual.x,
             residual.branch,
@@ -197,7 +203,7 @@ class Block(nn.Module):
             backend=self.kernels,
         )
         qkv = self.qkv(y).reshape(b, g * n, 3, c.heads, c.head_width)
-        y, state = attend(qkv, self.q_scale, self.k_scale)
+        y, state = attend(qkv)
         branch = self.out(y.reshape(b, g, n, c.width))
         x, y = gated_residual_norm(
             x,

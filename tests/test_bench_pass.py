@@ -38,13 +38,13 @@ def run(out, **settings):
 @pytest.mark.slow
 def test_combinations_are_checked_timed_and_recorded(tmp_path, capsys):
     out = tmp_path / "pass.json"
-    results = run(out, combinations=["xla", "xla+int8+layers=apart", "triton"])
-    for name in ("xla/4", "xla+int8+layers=apart/4"):
+    results = run(out, combinations=["xla", "xla+int8+linear=xla", "triton"])
+    for name in ("xla/4", "xla+int8+linear=xla/4"):
         for kind in ("p50", "p95", "p99", "max", "back_to_back", "chained"):
             assert results[f"pass_ms/{name}/{kind}"] > 0
         assert results[f"step_ms/{name}/p50"] > 0
         assert results[f"compile_s/{name}/chain"] > 0
-    assert 0 < results["error/xla/4"] < results["error/xla+int8+layers=apart/4"] < 0.1
+    assert 0 < results["error/xla/4"] < results["error/xla+int8+linear=xla/4"] < 0.1
     assert results["floor_ms/int8/4"] > 0 and results["floor_ms/bfloat16/4"] > 0
     assert results["parameters"] == count_parameters(MODELS["test"])
     setup = json.loads(out.read_text())["setup"]
@@ -78,10 +78,6 @@ def test_names_of_combinations():
     ours = pass_programs.stream_of("triton+float8+attention=cudnn", 64, True)
     assert (ours.attention, ours.kernels, ours.linear) == ("cudnn", "triton", "triton")
     assert ours.eight_bit == "float8_e4m3fn" and ours.height == 64
-    assert pass_programs.layout_of_name("xla+int8") == "stacked"
-    assert pass_programs.layout_of_name("xla+layers=apart+int8") == "apart"
-    with pytest.raises(MirageError, match="stacked"):
-        pass_programs.layout_of_name("xla+layers=here")
     for wrong in ("cuda", "xla+int4", "xla+norms=triton", "xla+linear="):
         with pytest.raises(MirageError, match="cuda|int4|norms|linear"):
             pass_programs.stream_of(wrong, 512, True)

@@ -1,4 +1,4 @@
-"""Weights on the device: 8 bits, layouts, and streams that run on them."""
+"""Weights on the device: 8 bits, and streams that run on them."""
 
 import dataclasses
 
@@ -11,9 +11,9 @@ from toy_model import MODEL, RING, frames, of_stream, params, play, settings, st
 
 from mirage_jax.device_weights import device_weights
 from mirage_jax.errors import MirageError
-from mirage_jax.layers import DENSE, LAYOUTS, lay_out, layout_of, stacked
 from mirage_jax.stream import make_step, reset
 from mirage_jax.stream_driver import StreamDriver
+from mirage_jax.transformer import DENSE
 from mirage_jax.weights import Model
 
 FORMATS = ["int8", "float8_e4m3fn"]
@@ -98,26 +98,6 @@ def test_narrowed_weights_change_nothing():
         assert error(np.asarray(state.styled), latents) < 0.01
 
 
-@pytest.mark.parametrize("layout", LAYOUTS[1:])
-@pytest.mark.parametrize("to", [None, "int8"])
-def test_layouts_are_the_same_model(layout, to):
-    stream = settings(eight_bit=to)
-    clip = frames(2)
-    wanted = play(stream, clip)[1]
-    laid = device_weights(params(), stream, layout)
-    assert layout_of(laid["denoiser"]["blocks"]) == layout
-    jax.tree.map(
-        np.testing.assert_array_equal,
-        stacked(laid["denoiser"]["blocks"]),
-        device_weights(params(), stream)["denoiser"]["blocks"],
-    )
-    step = toy_model.step_with(laid, stream)
-    state = toy_model.open_with(laid, stream)
-    for source, latents in zip(clip, wanted, strict=True):
-        state, _ = step(laid, state, source, np.ones(1, bool))
-        assert error(np.asarray(state.styled), latents) < (SAME[to] if to else 1e-4)
-
-
 def test_a_driver_takes_float32_weights_into_8_bits():
     stream = settings(eight_bit="int8")
     driver = StreamDriver(Model(MODEL, params(), "0" * 64), stream)
@@ -132,8 +112,6 @@ def test_what_cannot_be_is_named():
         settings(eight_bit="int4")
     with pytest.raises(MirageError, match="linear='cuda'"):
         settings(linear="cuda")
-    with pytest.raises(ValueError, match="layout='flat'"):
-        lay_out(params()["denoiser"]["blocks"], "flat")
     blocks = dict(params()["denoiser"]["blocks"])
     blocks["up"] = {"kernel": jnp.zeros((2, 40, 160)), "bias": jnp.zeros((2, 160))}
     odd = {"codec": {}, "denoiser": {"blocks": blocks}}

@@ -45,7 +45,7 @@ def norm():
 def commit():
     qkv = jnp.ones((1, 4, 3, 2, 16), jnp.bfloat16)
     slots = jnp.zeros((2, 1, 12, 2, 16), jnp.bfloat16)
-    ones, angles, starts = jnp.ones(16), jnp.ones((4, 8)), jnp.zeros(1, jnp.int32)
+    ones, angles, starts = jnp.ones((2, 16)), jnp.ones((4, 8)), jnp.zeros(1, jnp.int32)
     operands = (qkv, ones, ones, angles, angles, slots, slots, jnp.int32(1), starts)
     call = lambda: commits.qk_norm_rope_commit(*operands)  # noqa: E731
     return commits, COMMIT, commit_problem(qkv, slots, starts), "triton", call

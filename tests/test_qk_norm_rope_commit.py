@@ -45,8 +45,8 @@ def operands(shape, dtype="float32"):
     starts = [prompt + (slots - 1 - group) * tokens for group in range(groups)]
     return (
         draw(batch, queries, 3, heads, width),
-        1 + 0.2 * draw(width),
-        1 + 0.2 * draw(width),
+        1 + 0.2 * draw(layers, width),
+        1 + 0.2 * draw(layers, width),
         jnp.asarray(np.cos(angles), jnp.float32),
         jnp.asarray(np.sin(angles), jnp.float32),
         draw(layers, batch, keys, heads, width),
@@ -99,11 +99,11 @@ def test_the_definition_is_what_the_model_computes():
     q, k, v = qk_norm_rope_commit(
         qkv, q_scale, k_scale, jnp.cos(angles), jnp.sin(angles), *cache, *place
     )
-    wanted = rotate(rms_norm(qkv[:, :, 0], q_scale), angles)
+    wanted = rotate(rms_norm(qkv[:, :, 0], q_scale[-1]), angles)
     np.testing.assert_allclose(q, wanted, atol=2e-6)
     start = int(values[8][0])
     frame = slice(start, start + tokens)
-    wanted = rotate(rms_norm(qkv[:, :, 1], k_scale), angles)
+    wanted = rotate(rms_norm(qkv[:, :, 1], k_scale[-1]), angles)
     np.testing.assert_allclose(k[-1][:, frame], wanted, atol=2e-6)
     np.testing.assert_array_equal(v[-1][:, frame], qkv[:, :, 2])
 
@@ -113,7 +113,7 @@ def test_the_definition_is_what_the_model_computes():
     [
         (0, lambda x: x[:, :, :2], "qkv.shape"),
         (0, lambda x: x[..., :15], "even E"),
-        (1, lambda x: x[:3], "q_scale.shape"),
+        (1, lambda x: x[0], "q_scale.shape"),
         (3, lambda x: x[:, :3], "cos.shape"),
         (6, lambda x: x[:, :, :5], "v_slots.shape"),
         (8, lambda x: jnp.zeros(3, jnp.int32), "starts.shape"),

@@ -28,8 +28,8 @@ def last_backend() -> str | None:
 
 def qk_norm_rope_commit(
     qkv: Float[Array, "B Q 3 K E"],
-    q_scale: Float[Array, " E"],
-    k_scale: Float[Array, " E"],
+    q_scale: Float[Array, "L E"],
+    k_scale: Float[Array, "L E"],
     cos: Float[Array, "Q E/2"],
     sin: Float[Array, "Q E/2"],
     k_slots: Float[Array, "L B M K E"],
@@ -48,11 +48,11 @@ def qk_norm_rope_commit(
 
     Args:
       qkv: the fused projection of G frames of N tokens, Q = G * N.
-      q_scale, k_scale: scales of the norms.
+      q_scale, k_scale: scales of the norms, of all layers.
       cos, sin: of each token's angles, float32.
       k_slots, v_slots: the cache of all layers. Give them up to the caller's program
         (donate them): the results are the same arrays, written in place.
-      layer: which layer of the cache.
+      layer: which one of the L.
       starts: first key of each frame's ring slot.
       backend: a name of `backends()`; None takes the fastest that was measured on
         this device (see `pallas_kernels.choice`), without a measurement XLA.
@@ -71,8 +71,6 @@ def qk_norm_rope_commit(
     batch, queries, _, heads, width = qkv.shape
     if starts.ndim != 1 or not starts.shape[0] or queries % starts.shape[0]:
         raise ValueError(f"{qkv.shape=} does not split into {starts.shape=} frames")
-    if not q_scale.shape == k_scale.shape == (width,):
-        raise ValueError(f"{q_scale.shape=} and {k_scale.shape=} must be ({width},)")
     if not cos.shape == sin.shape == (queries, width // 2):
         raise ValueError(f"{cos.shape=} and {sin.shape=} do not fit {qkv.shape=}")
     kept = (k_slots.shape[1], *k_slots.shape[3:]) if k_slots.ndim == 5 else ()
@@ -80,6 +78,9 @@ def qk_norm_rope_commit(
         raise ValueError(
             f"{k_slots.shape=} and {v_slots.shape=} do not fit {qkv.shape=}"
         )
+    scales = (k_slots.shape[0], width)
+    if not q_scale.shape == k_scale.shape == scales:
+        raise ValueError(f"{q_scale.shape=} and {k_scale.shape=} must be {scales}")
     if queries // starts.shape[0] > k_slots.shape[2]:
         raise ValueError(f"{k_slots.shape=} is too short for a frame of {qkv.shape=}")
     operands = (qkv, q_scale, k_scale, cos, sin, k_slots, v_slots, layer, starts)

@@ -47,7 +47,7 @@ def commit(
 ) -> None:
     """One program.
 
-    Refs: layer [1]; starts [G]; qkv [G * N, 3, E]; scales [E]; cos and sin
+    Refs: layer [1]; starts [G]; qkv [G * N, 3, E]; scales [L, E]; cos and sin
     [G * N, E / 2]; k and v [L, M, E] as they were; then the results q [G * N, E] and
     k and v again.
     """
@@ -72,7 +72,7 @@ def commit(
         return low, high
 
     def scales(ref: Any) -> Halves:
-        low, high = (load(ref.at[end], columns) for end in ends)
+        low, high = (load(ref.at[layer, end], columns) for end in ends)
         return low, high
 
     # q and k come last, because they are used first: see `requested`.

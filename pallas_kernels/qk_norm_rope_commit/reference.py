@@ -31,8 +31,8 @@ def _rotate(
 
 def qk_norm_rope_commit(
     qkv: Float[Array, "B Q 3 K E"],
-    q_scale: Float[Array, " E"],
-    k_scale: Float[Array, " E"],
+    q_scale: Float[Array, "L E"],
+    k_scale: Float[Array, "L E"],
     cos: Float[Array, "Q E/2"],
     sin: Float[Array, "Q E/2"],
     k_slots: Float[Array, "L B M K E"],
@@ -44,6 +44,7 @@ def qk_norm_rope_commit(
 ]:
     """See `api.qk_norm_rope_commit`."""
     dtype = qkv.dtype
+    q_scale, k_scale = q_scale[layer], k_scale[layer]
     q = _rotate(_unit(qkv[:, :, 0], q_scale), cos, sin).astype(dtype)
     k = _rotate(_unit(qkv[:, :, 1], k_scale), cos, sin).astype(k_slots.dtype)
     v = qkv[:, :, 2].astype(v_slots.dtype)

@@ -25,8 +25,8 @@ _K_OPERAND, _V_OPERAND, _K_RESULT, _V_RESULT = 7, 8, 1, 2
 
 def qk_norm_rope_commit(
     qkv: Float[Array, "B Q 3 K E"],
-    q_scale: Float[Array, " E"],
-    k_scale: Float[Array, " E"],
+    q_scale: Float[Array, "L E"],
+    k_scale: Float[Array, "L E"],
     cos: Float[Array, "Q E/2"],
     sin: Float[Array, "Q E/2"],
     k_slots: Float[Array, "L B M K E"],
@@ -69,7 +69,7 @@ def qk_norm_rope_commit(
     rows, channels = count + c.rows, p.width // 2 + half
     whole = pl.BlockSpec((1,), lambda i, h, b: (0,))
     frames = pl.BlockSpec((p.groups,), lambda i, h, b: (0,))
-    scale = pl.BlockSpec((channels,), lambda i, h, b: (0,))
+    scale = pl.BlockSpec((p.layers, channels), lambda i, h, b: (0, 0))
     angle = pl.BlockSpec((rows, half), lambda i, h, b: (0, 0))
     projection = pl.BlockSpec(
         (None, rows, 3, None, channels), lambda i, h, b: (b, 0, 0, h, 0)
