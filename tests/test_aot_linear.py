@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 from gpu_targets import H100, RTX_3090, compile_for
 
-from pallas_kernels import _mosaic, device
+from pallas_kernels import _mosaic
 from pallas_kernels.eight_bit import LARGEST
 from pallas_kernels.linear.config import Config, search_space
 from pallas_kernels.linear.hopper import dense
@@ -33,11 +33,6 @@ EPILOGUES = {
 }
 # Inputs and outputs of the four layers of a block at 880M.
 LAYERS = [(1536, 4608), (1536, 1536), (1536, 6144), (6144, 1536)]
-
-
-@pytest.fixture(autouse=True)
-def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "present", lambda: H100.device)
 
 
 def shape(dtype: str, *sizes: int) -> jax.ShapeDtypeStruct:
