@@ -51,6 +51,8 @@ class Device:
         return re.sub(r"[^a-z0-9]+", "_", self.kind.lower()).strip("_")
 
 
+# Stands in where the interpreter runs a kernel: any configuration will do.
+INTERPRETER = Device("interpreter", (8, 9), 8)
 _PRETENDED = contextvars.ContextVar[Device | None]("pretended", default=None)
 
 
