@@ -92,7 +92,25 @@ def write_results(
 def read_results(path: str | os.PathLike[str]) -> dict[str, float]:
     """Name to value of a file that `write_results` wrote."""
     try:
-        record = json.loads(pathlib.Path(path).read_text())
-        return {result["name"]: result["value"] for result in record["results"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        results = _record(path)["results"]
+        return {result["name"]: result["value"] for result in results}
+    except (KeyError, TypeError) as error:
         raise MirageError(f"cannot read results from {path}: {error}") from error
+
+
+def read_setup(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The setup that such a file records."""
+    setup = _record(path).get("setup")
+    if not isinstance(setup, dict):
+        raise MirageError(f"cannot read results from {path}: it records no setup")
+    return setup
+
+
+def _record(path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        record = json.loads(pathlib.Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise MirageError(f"cannot read results from {path}: {error}") from error
+    if not isinstance(record, dict):
+        raise MirageError(f"cannot read results from {path}: it is no JSON object")
+    return record

@@ -5,7 +5,13 @@ import json
 import pytest
 
 from mirage_jax.errors import MirageError
-from mirage_jax.results import Result, device_setup, read_results, write_results
+from mirage_jax.results import (
+    Result,
+    device_setup,
+    read_results,
+    read_setup,
+    write_results,
+)
 
 
 def test_results_file_keeps_its_form(tmp_path):
@@ -25,6 +31,7 @@ def test_results_file_keeps_its_form(tmp_path):
     }
     assert {"device", "jax", "platform"} <= record["setup"].keys()
     assert read_results(path) == {"psnr/pencil/512/1": 30.5, "ms": 1.0}
+    assert read_setup(path) == record["setup"]
     assert [p.name for p in path.parent.iterdir()] == ["numbers.json"]
 
 
@@ -42,3 +49,12 @@ def test_bad_results_are_refused(tmp_path):
     path.write_text("here is a file")
     with pytest.raises(MirageError, match="cannot write"):
         write_results(path / "below", "x", {}, [])
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"setup": 1, "results": 2}', "no JSON"])
+def test_what_is_no_results_file_is_one_clear_line(tmp_path, text):
+    path = tmp_path / "numbers.json"
+    path.write_text(text)
+    for read in (read_results, read_setup):
+        with pytest.raises(MirageError, match="cannot read results from .*numbers"):
+            read(path)
