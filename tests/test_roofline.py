@@ -13,6 +13,7 @@ from absl.testing import flagsaver
 
 from experiments import absent_card, roofline
 from experiments.absent_card import Memory
+from experiments.pass_report import Calls, Measured, to_results
 from mirage_jax.chips import CHIPS
 from mirage_jax.config import MODELS
 from mirage_jax.cost_model import floor_seconds, pass_stages
@@ -40,22 +41,23 @@ def pass_floor(chip, tokens_side, **changes):
 
 
 def passes_file(path, share=0.5, device=H100, **setup):
-    """Passes at a share of the floor's speed, steps and calls beyond them."""
-    results = []
-    for combination, slower in (("xla", 2.0), ("kernels", 1.0), ("triton", 0.1)):
+    """What bench_pass writes: passes at a share of the floor's speed, and steps."""
+    done = []
+    # The fastest of all is wrong.
+    for combination, slower, error in (
+        ("xla", 2.0, 0.01),
+        ("kernels", 1.0, 0.01),
+        ("triton", 0.1, 0.5),
+    ):
         for tokens, side in ((4, 64), (16, 128)):
-            name = f"{combination}/{tokens}"
             ms = slower * pass_floor("h100", side) / share
-            # The fastest of all is wrong.
-            error = 0.5 if combination == "triton" else 0.01
-            results += [
-                Result(f"error/{name}", error, "", "lower"),
-                Result(f"pass_ms/{name}/back_to_back", 9.0, "ms", "lower"),
-                Result(f"pass_ms/{name}/chained", ms, "ms", "lower"),
-                Result(f"step_ms/{name}/back_to_back", ms + 0.5, "ms", "lower"),
-                Result(f"step_ms/{name}/p50", ms + 0.75, "ms", "lower"),
-            ]
-    write_results(path, "a test", {"device": device, "model": "test"} | setup, results)
+            passes = Calls(9.0, 9.0, 9.0, 9.0, 9.0)
+            steps = Calls(ms + 0.75, 9.0, 9.0, 9.0, ms + 0.5)
+            done.append(
+                Measured(combination, tokens, None, 1.0, error, ms, passes, steps)
+            )
+    setup = {"device": device, "model": "test"} | setup
+    write_results(path, "a test", setup, to_results(done, 1))
     return str(path)
 
 
