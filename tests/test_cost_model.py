@@ -180,10 +180,11 @@ def test_a_lagged_pass_carries_two_frames_and_a_clean_one_ends_with_its_commit()
     assert clean["up"].weight_bytes * L == one["up"].weight_bytes * (L - 1)
 
 
-# Wide enough for products to be nearly all of the work: XLA counts the rest too.
+# Wide enough for products to be nearly all of the work, as XLA counts the rest too, and
+# with a ring long enough for attention to be a good part of it.
 WIDE = ModelConfig(
     CodecConfig(8, (16, 24, 32), (1, 1, 1), (32, 24, 16, 16), (1, 1, 1, 1)),
-    DenoiserConfig(256, 2, 4, 2, 4, 16, 32, 8, 32, 3),
+    DenoiserConfig(256, 2, 4, 2, 4, 16, 32, 8, 32, 15),
 )
 LAZY: dict[str, str | bool] = {
     "xla_backend_optimization_level": "0",
@@ -225,7 +226,7 @@ def test_work_of_the_codec_is_what_xla_counts(weights):
 )
 def test_work_of_a_whole_frame_is_what_xla_counts(weights, steps, commit):
     stream = StreamConfig(
-        128, 128, steps, commit, batch=2, anchor=True, dtype="float32", attention="xla"
+        192, 192, steps, commit, batch=2, anchor=True, dtype="float32", attention="xla"
     )
     state = jax.eval_shape(
         lambda: open_stream(
@@ -236,7 +237,7 @@ def test_work_of_a_whole_frame_is_what_xla_counts(weights, steps, commit):
             jax.random.key(0),
         )
     )
-    source = jax.ShapeDtypeStruct((2, 128, 128, 3), jnp.uint8)
+    source = jax.ShapeDtypeStruct((2, 192, 192, 3), jnp.uint8)
     step = partial(stream_step, model=WIDE, stream=stream)
     parts = frame_parts(WIDE, stream)
     work = sum(p.times * sum(stage.flops for stage in p.stages) for p in parts)
