@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import jax
 
+from pallas_kernels._compat import lowering_for
+
 # Bytes of shared memory that one block may ask for, by compute capability (NVIDIA,
 # CUDA C++ Programming Guide, technical specifications per compute capability).
 SHARED_MEMORY = {
@@ -49,6 +51,8 @@ class Device:
         return re.sub(r"[^a-z0-9]+", "_", self.kind.lower()).strip("_")
 
 
+# Stands in where the interpreter runs a kernel: any configuration will do.
+INTERPRETER = Device("interpreter", (8, 9), 8)
 _PRETENDED: contextvars.ContextVar[Device | None] = contextvars.ContextVar(
     "pretended", default=None
 )
@@ -56,16 +60,21 @@ _PRETENDED: contextvars.ContextVar[Device | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def pretended(card: Device) -> Iterator[None]:
-    """Makes a card the present one, to trace programs for it where there is none."""
+    """Programs are traced and lowered for a card that is not there.
+
+    Raises:
+      NotImplementedError: JAX cannot lower for its compute capability.
+    """
     token = _PRETENDED.set(card)
     try:
-        yield
+        with lowering_for(card.capability, card.cores):
+            yield
     finally:
         _PRETENDED.reset(token)
 
 
 def present() -> Device | None:
-    """The first local device where it is an NVIDIA GPU, else None."""
+    """The first local device where it is an NVIDIA GPU, else None; or the pretended."""
     if (card := _PRETENDED.get()) is not None:
         return card
     device = jax.local_devices()[0]

@@ -14,7 +14,6 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from pallas_kernels._compat import lowering_for
 from pallas_kernels.device import Device, pretended
 
 FOLDER = Path(__file__).parent / "descriptions"
@@ -23,22 +22,19 @@ PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A device description, and a name of its capability that JAX knows."""
+    """A device, and the file that describes it to the compiler."""
 
     file: str
     device: Device
-    known_kind: str
 
     @property
     def description(self) -> str:
         return (FOLDER / self.file).read_text()
 
 
-RTX_3090 = Target(
-    "rtx3090.txtpb", Device("NVIDIA GeForce RTX 3090", (8, 6), 82), "NVIDIA A10"
-)
-A100 = Target("a100.txtpb", Device("NVIDIA A100-SXM4-80GB", (8, 0), 108), "NVIDIA A100")
-H100 = Target("h100.txtpb", Device("NVIDIA H100 80GB HBM3", (9, 0), 132), "NVIDIA H100")
+RTX_3090 = Target("rtx3090.txtpb", Device("NVIDIA GeForce RTX 3090", (8, 6), 82))
+A100 = Target("a100.txtpb", Device("NVIDIA A100-SXM4-80GB", (8, 0), 108))
+H100 = Target("h100.txtpb", Device("NVIDIA H100 80GB HBM3", (9, 0), 132))
 TARGETS = (RTX_3090, A100, H100)
 
 
@@ -87,7 +83,6 @@ def compile_for(
     shaped = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), operands
     )
-    lowering = lowering_for(target.known_kind, target.device.cores)
-    with pretended(target.device), lowering:
+    with pretended(target.device):
         lowered = jax.jit(call, donate_argnums=donate).lower(*shaped)
     return lowered.compile()

@@ -88,7 +88,7 @@ def commit_operands(tokens: int, heads: int, width: int, frames: int) -> list[An
     number = jax.ShapeDtypeStruct((), jnp.int32)
     starts = jax.ShapeDtypeStruct((frames,), jnp.int32)
     angle = full(queries, width // 2)
-    scale = full(width)
+    scale = full(3, width)
     qkv = half(1, queries, 3, heads, width)
     return [qkv, scale, scale, angle, angle, slots, slots, number, starts]
 
