@@ -19,7 +19,7 @@ from jax import export
 from mirage_jax.errors import MirageError
 from pallas_kernels import timing
 from pallas_kernels._compat import CUSTOM_CALLS
-from pallas_kernels.device import Device, pretend
+from pallas_kernels.device import Device, pretended
 from pallas_kernels.timing import Chain, Program, Step
 
 Name = TypeVar("Name", bound=Hashable)
@@ -55,7 +55,7 @@ def lower(program: Program, operands: Any, card: Device | None) -> bytes:
         return jax.tree.leaves(program(*jax.tree.unflatten(tree, leaves)))
 
     checks = [export.DisabledSafetyCheck.custom_call(name) for name in CUSTOM_CALLS]
-    there = contextlib.nullcontext() if card is None else pretend(card)
+    there = contextlib.nullcontext() if card is None else pretended(card)
     try:
         with there:
             exported = export.export(

@@ -268,10 +268,12 @@ def denoise_frame(
     modulations = jax.vmap(modulate)(_outside_dense(blocks))
     layers = (blocks, modulations, slot_bias)
     if unroll:
+        # Traced and lowered once, then called with each layer's index as a constant:
+        # that of a scan, even an unrolled one, is a slice which takes a kernel to make.
+        one_layer = jax.jit(layer)
         for index in range(c.layers):
             one = jax.tree.map(lambda x, index=index: x[index], layers)
-            # A constant index: in a scan it is a slice, which takes a kernel to make.
-            carry, _ = layer(carry, (np.int32(index), *one))
+            carry, _ = one_layer(carry, (np.int32(index), *one))
     else:
         carry, _ = jax.lax.scan(layer, carry, (jnp.arange(c.layers), *layers))
     residual, k, v = carry

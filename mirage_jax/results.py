@@ -1,4 +1,4 @@
-"""Writes what an experiment measured: one JSON file of one fixed form.
+"""Writes and reads what an experiment measured: one JSON file of one fixed form.
 
     {"script": ..., "setup": {...},
      "results": [{"name", "value", "unit", "better": "lower" | "higher"}, ...]}
@@ -7,11 +7,15 @@ Names are paths ("psnr/pencil/512/1"), so that anything can read them.
 """
 
 import dataclasses
+import datetime
 import json
 import math
 import os
 import pathlib
 import platform
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -47,8 +51,27 @@ class Result:
             raise ValueError(f"{self.name}: {self.better=} is not lower or higher")
 
 
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What one run of a script measured.
+
+    Attributes:
+      script: that wrote it.
+      setup: under what it was measured.
+      results: by name.
+    """
+
+    script: str
+    setup: Mapping[str, Any]
+    results: Mapping[str, Result]
+
+
 def device_setup() -> dict[str, Any]:
-    """What every record says about the machine: device, JAX, Python."""
+    """What every record says: device, JAX and Python, and which code ran when and how.
+
+    "date" is that of the day in UTC; "commit" has 40 digits, with "-dirty" behind them
+    where tracked files were edited, and is None outside a checkout.
+    """
     devices = jax.local_devices()
     return {
         "device": devices[0].device_kind,
@@ -57,7 +80,30 @@ def device_setup() -> dict[str, Any]:
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
         "python": platform.python_version(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": _commit(),
+        "command": _command(),
     }
+
+
+def _commit() -> str | None:
+    root = pathlib.Path(__file__).parent.parent
+    if not (root / ".git").exists():  # installed: an outer checkout is another project
+        return None
+    describe = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]
+    try:
+        run = subprocess.run(
+            describe, cwd=root, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return run.stdout.strip()
+
+
+def _command() -> str:
+    spec = sys.modules["__main__"].__spec__
+    program = ["-m", spec.name] if spec else [os.path.basename(sys.argv[0])]
+    return shlex.join(["python", *program, *sys.argv[1:]])
 
 
 def write_results(
@@ -89,10 +135,28 @@ def write_results(
     write_whole(path, (text + "\n").encode())
 
 
-def read_results(path: str | os.PathLike[str]) -> dict[str, float]:
-    """Name to value of a file that `write_results` wrote."""
+def read_record(path: str | os.PathLike[str]) -> Record:
+    """What `write_results` wrote.
+
+    Raises:
+      MirageError: the file cannot be read or has another form.
+    """
     try:
-        record = json.loads(pathlib.Path(path).read_text())
-        return {result["name"]: result["value"] for result in record["results"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        results = [Result(**result) for result in record["results"]]
+        return Record(
+            script=record["script"],
+            setup=dict(record["setup"]),
+            results={result.name: result for result in results},
+        )
+    except KeyError as error:
+        raise MirageError(
+            f"cannot read results from {path}: it has no {error}"
+        ) from error
+    except (OSError, ValueError, TypeError) as error:
         raise MirageError(f"cannot read results from {path}: {error}") from error
+
+
+def read_results(path: str | os.PathLike[str]) -> dict[str, float]:
+    """Name to value of a file that `write_results` wrote; raises as `read_record`."""
+    return {name: result.value for name, result in read_record(path).results.items()}

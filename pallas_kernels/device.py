@@ -53,22 +53,24 @@ class Device:
 
 # Stands in where the interpreter runs a kernel: any configuration will do.
 INTERPRETER = Device("interpreter", (8, 9), 8)
-_PRETENDED = contextvars.ContextVar[Device | None]("pretended", default=None)
+_PRETENDED: contextvars.ContextVar[Device | None] = contextvars.ContextVar(
+    "pretended", default=None
+)
 
 
 @contextlib.contextmanager
-def pretend(card: Device) -> Iterator[None]:
-    """Kernels are traced and lowered for a card that is not there.
+def pretended(card: Device) -> Iterator[None]:
+    """Programs are traced and lowered for a card that is not there.
 
     Raises:
       NotImplementedError: JAX cannot lower for its compute capability.
     """
-    before = _PRETENDED.set(card)
+    token = _PRETENDED.set(card)
     try:
         with lowering_for(card.capability, card.cores):
             yield
     finally:
-        _PRETENDED.reset(before)
+        _PRETENDED.reset(token)
 
 
 def present() -> Device | None:

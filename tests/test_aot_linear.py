@@ -5,11 +5,9 @@
 
 import functools
 
-import gpu_targets
 import jax
 import jax.numpy as jnp
 import pytest
-from gpu_targets import H100, RTX_3090, compile_for
 
 from pallas_kernels import _mosaic
 from pallas_kernels.eight_bit import LARGEST
@@ -17,8 +15,9 @@ from pallas_kernels.linear.config import Config, search_space
 from pallas_kernels.linear.hopper import dense
 from pallas_kernels.linear.problem import Problem
 from pallas_kernels.quantise import triton as quantise
+from pallas_kernels.targets import H100, RTX_3090, compile_for, plugin_missing
 
-missing = gpu_targets.plugin_missing()
+missing = plugin_missing()
 if missing is None and not _mosaic.HAS_MOSAIC:
     missing = "Mosaic for Hopper as used here came with jax 0.11"
 pytestmark = [

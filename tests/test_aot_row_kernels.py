@@ -6,19 +6,24 @@
 import functools
 from typing import Any
 
-import gpu_targets
 import jax
 import jax.numpy as jnp
 import pytest
-from gpu_targets import H100, TARGETS, Target, compile_for
 
 from pallas_kernels.eight_bit import LARGEST, Quantised
 from pallas_kernels.linear_8bit import triton as linear
 from pallas_kernels.modulated_norm import problem as norm_problem
 from pallas_kernels.modulated_norm import triton as norm
 from pallas_kernels.qk_norm_rope_commit import triton as commit
+from pallas_kernels.targets import (
+    H100,
+    TARGETS,
+    Target,
+    compile_for,
+    plugin_missing,
+)
 
-missing = gpu_targets.plugin_missing()
+missing = plugin_missing()
 pytestmark = [
     pytest.mark.aot,
     pytest.mark.skipif(missing is not None, reason=str(missing)),
@@ -30,6 +35,7 @@ ROWS = [(256, 1536), (1024, 1536), (256, 384), (49, 72)]
 
 @pytest.fixture(params=TARGETS, ids=lambda t: t.file)
 def target(request: Any) -> Target:
+    """A card that is not there."""
     chosen: Target = request.param
     return chosen
 

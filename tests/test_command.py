@@ -30,6 +30,17 @@ def test_arguments_that_are_no_flags_are_refused():
         command("script", refuse)(["script", "sepia"])
 
 
+def test_operands_come_all_or_not_at_all():
+    got = []
+    main = command("script", lambda *given: got.append(given), operands=2)
+    main(["script"])
+    main(["script", "a", "b"])
+    assert got == [(), ("a", "b")]
+    for wrong in (["a"], ["a", "b", "c"]):
+        with pytest.raises(app.UsageError, match="unknown arguments: a"):
+            main(["script", *wrong])
+
+
 def test_a_fault_of_the_program_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         command("script", lambda: 1 / 0)(["script"])

@@ -132,15 +132,15 @@ def test_a_chain_of_the_kernel_gives_the_definition(name):
 def test_a_pretended_card_is_present_for_the_while():
     card = Device("NVIDIA H100 80GB HBM3", (9, 0), 132)
     before = device.present()
-    with device.pretend(card):
+    with device.pretended(card):
         assert device.present() == card
-        with device.pretend(dataclasses.replace(card, cores=114)):
+        with device.pretended(dataclasses.replace(card, cores=114)):
             assert device.present() != card
         assert device.present() == card
     assert device.present() == before
     with (
         pytest.raises(NotImplementedError, match="7, 5"),
-        device.pretend(Device("Tesla T4", (7, 5), 40)),
+        device.pretended(Device("Tesla T4", (7, 5), 40)),
     ):
         pass
     assert device.present() == before

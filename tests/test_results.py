@@ -1,11 +1,24 @@
 """The one form of results files."""
 
 import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from mirage_jax.errors import MirageError
-from mirage_jax.results import Result, device_setup, read_results, write_results
+from mirage_jax.results import (
+    Result,
+    device_setup,
+    read_record,
+    read_results,
+    write_results,
+)
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_results_file_keeps_its_form(tmp_path):
@@ -25,6 +38,9 @@ def test_results_file_keeps_its_form(tmp_path):
     }
     assert {"device", "jax", "platform"} <= record["setup"].keys()
     assert read_results(path) == {"psnr/pencil/512/1": 30.5, "ms": 1.0}
+    read = read_record(path)
+    assert (read.script, read.setup) == (record["script"], record["setup"])
+    assert list(read.results.values()) == results
     assert [p.name for p in path.parent.iterdir()] == ["numbers.json"]
 
 
@@ -42,3 +58,45 @@ def test_bad_results_are_refused(tmp_path):
     path.write_text("here is a file")
     with pytest.raises(MirageError, match="cannot write"):
         write_results(path / "below", "x", {}, [])
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("[]", "list"),
+        ('{"script": "x", "setup": {}}', "no 'results'"),
+        ('{"results": [{"name": "a", "value": NaN, "unit": "ms"}]}', "not finite"),
+        ('{"results": [{"name": "a"}]}', "value"),
+    ],
+)
+def test_files_of_another_form_are_refused(tmp_path, text, told):
+    path = tmp_path / "numbers.json"
+    path.write_text(text)
+    with pytest.raises(MirageError, match=rf"numbers\.json: .*{told}"):
+        read_record(path)
+
+
+def test_a_record_says_which_code_ran_when_and_how(tmp_path):
+    (tmp_path / "measure.py").write_text(
+        "import json\n"
+        "from mirage_jax.results import device_setup\n"
+        "print(json.dumps(device_setup()))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-m", "measure", "--name=two words"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    setup = json.loads(run.stdout)
+    assert setup["command"] == "python -m measure '--name=two words'"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", setup["date"])
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    )
+    if head.returncode == 0:
+        assert setup["commit"].removesuffix("-dirty") == head.stdout.strip()
+    else:
+        assert setup["commit"] is None

@@ -14,7 +14,6 @@ from pallas_kernels.frame_attention import gradient, mosaic_kernel
 from pallas_kernels.frame_attention.choice import OP
 from pallas_kernels.frame_attention.mosaic_config import (
     ROWS,
-    SUM_COLUMNS,
     MosaicConfig,
     default_config,
     unsuited,
@@ -47,18 +46,14 @@ def _scratch(problem: Problem, config: MosaicConfig) -> dict[str, dict[str, Any]
     if c.split > 1:
         piece = p.width // c.pieces
         tiles |= {
-            "sums": tile(c.split, c.warpgroups, ROWS, SUM_COLUMNS, dtype=jnp.float32),
-            "pieces": tile(c.turns, c.split, c.warpgroups, ROWS, piece),
+            "sums": plgpu.SMEM((c.warpgroups, ROWS), jnp.float32),
+            "pieces": tile(c.pieces, c.warpgroups, ROWS, piece),
             "out": tile(c.turns, c.warpgroups, ROWS, piece),
         }
-        barriers |= {
-            "sums_arrived": plgpu.Barrier(
-                num_arrivals=c.split, num_barriers=c.warpgroups
-            ),
-            "pieces_arrived": plgpu.Barrier(
-                num_arrivals=c.split, num_barriers=(c.turns, c.warpgroups)
-            ),
-        }
+        meeting = plgpu.ClusterBarrier(
+            collective_axes=("share",), num_arrivals=1, num_barriers=c.warpgroups
+        )
+        barriers |= {"published": meeting, "gathered": meeting}
     return {"tiles": tiles, "barriers": barriers}
 
 

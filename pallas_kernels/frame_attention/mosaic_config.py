@@ -8,7 +8,6 @@ from pallas_kernels.frame_attention.problem import Problem
 
 ROWS = 64  # queries of a warpgroup: what a wgmma instruction takes
 LARGEST_CLUSTER = 8  # blocks that any Hopper card can place together
-SUM_COLUMNS = 8  # a vector travels as a tile: the narrowest there is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +56,8 @@ def shared_memory(config: MosaicConfig, problem: Problem) -> int:
     rows = c.warpgroups * ROWS
     size = (rows + 2 * c.num_stages * c.block_k) * p.width * p.itemsize
     if c.split > 1:
-        size += 4 * c.split * rows * SUM_COLUMNS
         piece = rows * (p.width // c.pieces) * p.itemsize
-        size += c.turns * (c.split + 1) * piece
+        size += 4 * rows + (c.pieces + c.turns) * piece
     return size + 1024  # barriers, and the alignment of tiles
 
 

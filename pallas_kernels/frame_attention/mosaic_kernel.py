@@ -13,14 +13,17 @@ A share has two warpgroups that compute, 64 queries each, and one that copies:
 - An empty slot's tiles are neither copied nor counted: both sides skip it.
 - The prompt takes a tile of 64 rows, which reaches into the slot behind it: the weights
   of those rows are 0, so what lies there must be finite.
-- The shares meet without a trip through device memory or a second kernel: each writes
-  its normalised output, cut into columns, and the base-2 logarithm of its sums into the
-  shared memory of the shares that own those columns, which weigh, add and store.
+- The shares meet without a trip through device memory or a second kernel: each leaves
+  its normalised output and the base-2 logarithm of its sums in its shared memory, and
+  reads from all of them the columns that it owns, to weigh, add and store them. Reads
+  are wide; writing into the memory of others is slower, for it has to be signalled
+  number by number.
 
 Maximum, sums and accumulators are float32. What the shares exchange is rounded to the
 dtype of the output.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -28,7 +31,13 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array
 
-from pallas_kernels._mosaic import plgpu
+from pallas_kernels._mosaic import (
+    load_from_block,
+    meet,
+    plgpu,
+    swizzled,
+    wide_layout,
+)
 from pallas_kernels.frame_attention.kernel import LOG2_E
 from pallas_kernels.frame_attention.mosaic_config import ROWS, MosaicConfig
 from pallas_kernels.frame_attention.problem import Problem
@@ -64,6 +73,17 @@ def attend(
     blocks = p.queries // (c.warpgroups * ROWS)
     group = jax.lax.div(block, jnp.int32(blocks))
     columns = pl.ds(head * p.width, p.width)
+    first = stream * p.groups * p.queries + (block * c.warpgroups + warpgroup) * ROWS
+
+    # Before anything that has to wait for memory.
+    @pl.when(warpgroup < c.warpgroups)
+    def _fetch_queries() -> None:
+        plgpu.copy_gmem_to_smem(
+            q_ref.at[pl.ds(first, ROWS), columns],
+            tiles["q"].at[warpgroup],
+            barriers["q_arrived"].at[warpgroup],
+        )
+
     first_key = (layer_ref[0] * p.batch + stream) * p.total_keys
 
     total = p.frames * (p.keys // c.block_k)  # tiles of all frame slots
@@ -142,13 +162,8 @@ def attend(
     def _compute() -> None:
         if c.warpgroups > 1:
             plgpu.set_max_registers(232, action="increase")
-        first = (
-            stream * p.groups * p.queries + (block * c.warpgroups + warpgroup) * ROWS
-        )
         q_tile = tiles["q"].at[warpgroup]
-        arrived = barriers["q_arrived"].at[warpgroup]
-        plgpu.copy_gmem_to_smem(q_ref.at[pl.ds(first, ROWS), columns], q_tile, arrived)
-        plgpu.barrier_wait(arrived)
+        plgpu.barrier_wait(barriers["q_arrived"].at[warpgroup])
 
         def pass_on() -> None:
             if c.warpgroups > 1:
@@ -186,10 +201,11 @@ def attend(
             plgpu.copy_smem_to_gmem(q_tile, out_ref.at[pl.ds(first, ROWS), columns])
         else:
             log_sum = jnp.where(some, top + jnp.log(total) * LOG2_E, NOTHING)
-            _exchange(acc, log_sum, warpgroup, tiles, barriers, c)
-            _gather(
-                first, head * p.width, share, warpgroup, tiles, barriers, out_ref, c, p
-            )
+            _publish(acc, log_sum, warpgroup, tiles, c.pieces)
+            meet(barriers["published"].at[warpgroup])
+            _gather(first, head * p.width, share, warpgroup, tiles, out_ref, c, p)
+            # Shared memory lasts as long as its block.
+            meet(barriers["gathered"].at[warpgroup])
         plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 
 
@@ -259,35 +275,16 @@ def _attend_tile(
     return acc, new_top, total
 
 
-def _exchange(
-    acc: Array,
-    log_sum: Array,
-    warpgroup: Any,
-    tiles: dict[str, Any],
-    barriers: dict[str, Any],
-    config: MosaicConfig,
+def _publish(
+    acc: Array, log_sum: Array, warpgroup: Any, tiles: dict[str, Any], pieces: int
 ) -> None:
-    """Writes the columns of a warpgroup's output to the shares that own them."""
-    share = jax.lax.axis_index("share")
-    width = acc.shape[1] // config.pieces
-    for to in range(config.split):
-        plgpu.async_store_smem(
-            _spread(log_sum, tiles["sums"].shape[-1]),
-            tiles["sums"].at[share, warpgroup],
-            barriers["sums_arrived"].at[warpgroup],
-            cluster_idx=jnp.int32(to),
-            cluster_dim="share",
-        )
+    """Writes a warpgroup's output, cut into columns, and its sums to be read by all."""
+    width = acc.shape[1] // pieces
+    tiles["sums"][warpgroup] = log_sum
     out = acc.astype(tiles["pieces"].dtype)
-    for piece in range(config.pieces):
-        turn, owner = divmod(piece, config.split)
-        plgpu.async_store_smem(
-            out[:, piece * width : (piece + 1) * width],
-            tiles["pieces"].at[turn, share, warpgroup],
-            barriers["pieces_arrived"].at[turn, warpgroup],
-            cluster_idx=jnp.int32(owner),
-            cluster_dim="share",
-        )
+    for piece in range(pieces):
+        columns = slice(piece * width, (piece + 1) * width)
+        tiles["pieces"][piece, warpgroup] = out[:, columns]
 
 
 def _gather(
@@ -296,36 +293,32 @@ def _gather(
     share: Any,
     warpgroup: Any,
     tiles: dict[str, Any],
-    barriers: dict[str, Any],
     out_ref: Any,
     config: MosaicConfig,
     problem: Problem,
 ) -> None:
-    """Weighs what arrived of the columns that this share owns, and stores them."""
+    """Weighs the columns that this share owns, of all shares, and stores them."""
     width = problem.width // config.pieces
-    shares = range(config.split)
-    plgpu.barrier_wait(barriers["sums_arrived"].at[warpgroup])
-    sums = [tiles["sums"][j, warpgroup].max(axis=1) for j in shares]
-    top = sums[0]
-    for log_sum in sums[1:]:
-        top = jnp.maximum(top, log_sum)
+    shares, wide = range(config.split), wide_layout(width)
+    sums_ref, row_layout = tiles["sums"].at[warpgroup], wide.reduce(1)
+    sums = [load_from_block(sums_ref, j, (), row_layout) for j in shares]
+    top = functools.reduce(jnp.maximum, sums)
     weights = [jnp.exp2(log_sum - top) for log_sum in sums]
-    total = weights[0]
-    for weight in weights[1:]:
-        total = total + weight
+    gain = 1.0 / functools.reduce(jnp.add, weights)
     for turn in range(config.turns):
         piece = turn * config.split + share
 
         @pl.when(piece < config.pieces)
         def _store(turn: int = turn, piece: Any = piece) -> None:
-            plgpu.barrier_wait(barriers["pieces_arrived"].at[turn, warpgroup])
-            out = jnp.zeros((ROWS, width), jnp.float32)
-            out = plgpu.layout_cast(out, plgpu.Layout.WGMMA)
-            for j in shares:
-                part = tiles["pieces"][turn, j, warpgroup].astype(jnp.float32)
-                out = out + part * _spread(weights[j] / total, width)
+            here = tiles["pieces"].at[piece, warpgroup]
+            transforms = swizzled(width * problem.itemsize, problem.itemsize)
+            parts = [load_from_block(here, j, transforms, wide) for j in shares]
+            weighed = [
+                part.astype(jnp.float32) * _spread(weight * gain, width)
+                for part, weight in zip(parts, weights, strict=True)
+            ]
             tile = tiles["out"].at[turn, warpgroup]
-            tile[...] = out.astype(tile.dtype)
+            tile[...] = functools.reduce(jnp.add, weighed).astype(tile.dtype)
             plgpu.commit_smem()
-            here = pl.ds(first, ROWS), pl.ds(column + piece * width, width)
-            plgpu.copy_smem_to_gmem(tile, out_ref.at[here])
+            rows, columns = pl.ds(first, ROWS), pl.ds(column + piece * width, width)
+            plgpu.copy_smem_to_gmem(tile, out_ref.at[rows, columns])

@@ -10,10 +10,9 @@ units from there. Blocks of a cluster help each other twice:
 - R blocks that need the same tile of the weight and C that need the same tile of x each
   fetch a share of it and send it to all (multicast), because at a few hundred rows the
   way from the L2 cache is the narrowest. A slot is free when all of them have read it.
-- The `split` blocks of one tile send each other their float32 sums through shared
-  memory: block s receives the columns of its 1/split of the tile from all, itself
-  included, in the ring's place, when all rings are read. It adds them in their order,
-  so the result does not depend on who came first.
+- The `split` blocks of one tile leave their sums in shared memory, in the ring's place,
+  and block s reads the columns of its 1/split of the tile from all of them. It adds
+  them in their order, so the result does not depend on who came first.
 
 Scales, bias, activation, gate and residual follow in float32 on what a block owns, and
 the result goes to memory once, by TMA.
@@ -27,7 +26,14 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from pallas_kernels._mosaic import load, plgpu, swizzled
+from pallas_kernels._mosaic import (
+    load,
+    load_from_block,
+    meet,
+    plgpu,
+    swizzled,
+    wide_layout,
+)
 from pallas_kernels.linear.config import Config
 from pallas_kernels.linear.problem import Problem
 
@@ -63,6 +69,9 @@ def scratch(problem: Problem, config: Config) -> dict[str, Any]:
     sums = plgpu.SMEM(
         (c.split, c.tile_m, own), p.accumulator, transforms=swizzled(own * 4, 4)
     )
+    meeting = plgpu.ClusterBarrier(
+        collective_axes=(PART,), num_arrivals=1, num_barriers=c.warpgroups
+    )
     late = [out] if c.split == 1 else [out, sums]
     return {
         "memory": plgpu.RefUnion([x, weight], late),
@@ -72,10 +81,9 @@ def scratch(problem: Problem, config: Config) -> dict[str, Any]:
             num_arrivals=c.warpgroups,
             num_barriers=c.stages,
         ),
-        "read": plgpu.ClusterBarrier(
-            collective_axes=(PART,), num_arrivals=c.warpgroups
-        ),
-        "received": plgpu.Barrier(num_arrivals=c.split, num_barriers=c.warpgroups),
+        "read": plgpu.Barrier(num_arrivals=c.warpgroups),
+        "published": meeting,
+        "gathered": meeting,
     }
 
 
@@ -93,7 +101,8 @@ def linear(
     full: Any,
     free: Any,
     read: Any,
-    received: Any,
+    published: Any,
+    gathered: Any,
 ) -> None:
     """One block.
 
@@ -148,7 +157,8 @@ def linear(
         rows = pl.ds(first, c.height)
         columns = pl.ds(column * c.tile_n + part * c.own, c.own)
         # Now, while the ring fills, and not after the loop, where all would wait.
-        rest = _fetch(late_refs, rows, columns, first // p.tokens, p)
+        layout = wide_layout(c.own) if c.split > 1 else plgpu.Layout.WGMMA
+        rest = _fetch(late_refs, rows, columns, first // p.tokens, layout, p)
 
         def release(step: jax.Array) -> None:
             # The last slots are waited for by nobody, who may be gone already.
@@ -176,17 +186,13 @@ def linear(
         if c.split > 1:
             out_smem, sums = late
             for other in range(c.split):
-                plgpu.async_store_smem(
-                    total[:, other * c.own : (other + 1) * c.own],
-                    sums.at[part, mine],
-                    received.at[thread],
-                    cluster_idx=jnp.int32(other),
-                    cluster_dim=PART,
-                    optimized=False,
-                )
-            plgpu.barrier_wait(received.at[thread])
+                share = total[:, other * c.own : (other + 1) * c.own]
+                sums[other, mine] = share
+            meet(published.at[thread])
+            transforms = swizzled(4 * c.own, 4)
             shares = [
-                load(sums.at[s, mine], plgpu.Layout.WGMMA) for s in range(c.split)
+                load_from_block(sums.at[part, mine], s, transforms, layout)
+                for s in range(c.split)
             ]
             total = functools.reduce(jnp.add, shares)
         else:
@@ -194,12 +200,17 @@ def linear(
         out_smem[mine] = _finish(total, rest, p).astype(out_smem.dtype)
         plgpu.commit_smem()
         plgpu.copy_smem_to_gmem(out_smem.at[mine], out_ref.at[rows, columns])
+        if c.split > 1:
+            # Shared memory lasts as long as its block.
+            meet(gathered.at[thread])
         plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 
 
-def _fetch(refs: list[Any], rows: Any, columns: Any, frame: Any, p: Problem) -> Any:
+def _fetch(
+    refs: list[Any], rows: Any, columns: Any, frame: Any, layout: Any, p: Problem
+) -> Any:
     """The epilogue's operands for some rows and columns, in the refs' order."""
-    down, across = plgpu.Layout.WGMMA.reduce(1), plgpu.Layout.WGMMA.reduce(0)
+    down, across = layout.reduce(1), layout.reduce(0)
     rest, found = list(refs), []
     if p.eight_bit:
         found.append(load(rest.pop(0).at[rows], down))
@@ -207,7 +218,7 @@ def _fetch(refs: list[Any], rows: Any, columns: Any, frame: Any, p: Problem) -> 
     if p.biased:
         found.append(load(rest.pop(0).at[columns], across))
     if p.residual:
-        found.append(load(rest.pop(0).at[rows, columns], plgpu.Layout.WGMMA))
+        found.append(load(rest.pop(0).at[rows, columns], layout))
     if p.gated:
         found.append(load(rest.pop(0).at[frame, columns], across))
     return found

@@ -1,0 +1,90 @@
+"""The proof that kernels leave pictures alone, with a random model at 64x64."""
+
+import importlib
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from moving_blob import blob_clip, write_clip
+
+from experiments import kernel_quality
+from mirage_jax.codec import init_codec
+from mirage_jax.config import model_config
+from mirage_jax.denoiser import init_denoiser
+from mirage_jax.errors import MirageError
+from mirage_jax.results import read_results
+from mirage_jax.weights import save_weights
+
+CONFIG = model_config("test")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model with noise everywhere, for fresh ones begin with zeros, and a clip."""
+    folder = tmp_path_factory.mktemp("kernel_quality")
+    codec_key, denoiser_key = jax.random.split(jax.random.key(0))
+    params = {
+        "codec": init_codec(codec_key, CONFIG.codec),
+        "denoiser": init_denoiser(denoiser_key, CONFIG),
+    }
+    random = np.random.default_rng(0)
+
+    def stir(leaf):
+        noise = random.normal(0, 0.05, leaf.shape).astype(np.float32)
+        return np.asarray(leaf) + noise
+
+    params = jax.tree.map(stir, params)
+    for name in ("codec", "denoiser"):
+        path = folder / "model" / f"{name}.safetensors"
+        save_weights(path, params[name], getattr(CONFIG, name))
+    (folder / "clips").mkdir()
+    write_clip(folder / "clips" / "blob.mp4", blob_clip(16))
+    return folder
+
+
+def run(folder, **changed):
+    """The script's own flags, whichever module defined their names last."""
+    module = importlib.reload(kernel_quality)
+    flags.FLAGS.mark_as_parsed()
+    given = {
+        "model": str(folder / "model"),
+        "clips": str(folder / "clips"),
+        "sizes": [64],
+        "frames": 16,
+        "segments": 1,
+        "styles": ["sepia", "thermal"],
+        "out": str(folder / "quality.json"),
+    }
+    with flagsaver.flagsaver(**(given | changed)):
+        return module.kernel_quality(), module
+
+
+def test_every_path_is_compared_with_the_plain_one(folder):
+    failed, _ = run(folder, most_8bit_db=5.0)
+    assert not failed
+    found = read_results(folder / "quality.json")
+    for path in ("kernels", "int8", "float8"):
+        assert found[f"psnr_exact/{path}/64/1"] > 25
+        change = found[f"psnr/{path}/sepia/64/1"] - found["psnr/plain/sepia/64/1"]
+        assert found[f"psnr_change/{path}/sepia/64/1"] == pytest.approx(change)
+    exact = [found[f"psnr_exact/{path}/64/1"] for path in ("plain", "int8", "float8")]
+    assert found["psnr_exact/float32/64/1"] == 100 and exact == sorted(exact)[::-1]
+
+
+def test_a_loss_fails(folder, monkeypatch, capsys):
+    module = importlib.reload(kernel_quality)
+    flags.FLAGS.mark_as_parsed()
+    values = {
+        "psnr_change/kernels/mean/64/1": -0.06,
+        "psnr_change/int8/mean/64/1": -0.1,
+    }
+    values["psnr_change/kernels/sepia/64/1"] = float("nan")
+    lines = module._losses(values, ["kernels", "int8"])
+    assert len(lines) == 2 and "kernels/mean" in lines[0] and "nan" in lines[1]
+
+
+def test_an_unknown_path_is_named(folder):
+    with pytest.raises(MirageError, match="'int4' is none of"):
+        run(folder, paths=["int4"])
