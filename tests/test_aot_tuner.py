@@ -5,11 +5,9 @@
 
 import re
 
-import gpu_targets
 import jax
 import jax.numpy as jnp
 import pytest
-from gpu_targets import H100, compile_for
 from jax import export
 
 from experiments.chain_builder import lower
@@ -17,9 +15,10 @@ from experiments.kernel_case import OURS
 from experiments.kernel_cases import contests, frame_loop
 from experiments.search_spaces import search_space
 from pallas_kernels import _mosaic
+from pallas_kernels.targets import H100, compile_for, plugin_missing
 from pallas_kernels.timing import Program
 
-missing = gpu_targets.plugin_missing()
+missing = plugin_missing()
 if missing is None and not _mosaic.HAS_MOSAIC:
     missing = "Mosaic for Hopper as used here came with jax 0.11"
 pytestmark = [
