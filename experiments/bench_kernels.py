@@ -20,15 +20,13 @@ from typing import Any
 from absl import app, flags
 
 from experiments.command import command
-from experiments.frame_attention_rivals import attention_case
 from experiments.kernel_bars import BARS, judge
 from experiments.kernel_case import OURS, Case, Rival
+from experiments.kernel_cases import cases
 from experiments.kernel_report import Row, table, to_results
-from experiments.row_kernel_rivals import row_cases
 from mirage_jax.errors import MirageError
 from mirage_jax.results import Result, device_setup, write_results
 from pallas_kernels import device, timing
-from pallas_kernels.frame_attention.specs import SMALL, SPECS
 
 _CASES = flags.DEFINE_list("cases", [], "Names of cases; those of the bars by default.")
 _RIVALS = flags.DEFINE_list("rivals", [], "Names of rivals; all by default.")
@@ -87,14 +85,7 @@ def bench() -> None:
 
 def _chosen(small: bool) -> dict[str, Callable[[], Case]]:
     """Cases by name, made when asked for."""
-
-    def attention(name: str) -> Callable[[], Case]:
-        return lambda: attention_case(SPECS[name], _SETS.value, _INTERPRET.value)
-
-    shapes = SMALL if small else SPECS
-    # A cache of several layers is what every case makes of its shape by itself.
-    whole = [name for name, spec in shapes.items() if not spec.problem.layers]
-    known = {name: attention(name) for name in whole} | row_cases(small)
+    known = cases(small, _SETS.value)
     bars = list(dict.fromkeys(bar.case for bar in BARS))
     names = _CASES.value or (list(known)[:1] if small else bars)
     unknown = [name for name in names if name not in known]

@@ -28,6 +28,7 @@ from experiments.pass_programs import Pass, side_of, stream_of
 from experiments.pass_report import Goals, Measured, table, to_results
 from experiments.pass_timing import Job, measure
 from experiments.random_model import random_params
+from mirage_jax.chips import measured_chip
 from mirage_jax.config import MODELS, ModelConfig, model_config
 from mirage_jax.cost_model import count_parameters, floor_seconds, pass_stages
 from mirage_jax.device_weights import device_weights
@@ -80,6 +81,7 @@ def bench() -> bool:
     bandwidth = timing.copy_bandwidth(4 if card is None else 1024)
     rate = timing.matmul_rate(128 if card is None else 8192)
     print(f"copy {bandwidth / 1e9:.0f} GB/s, matrix products {rate / 1e12:.1f} TFLOP/s")
+    chip = measured_chip("" if card is None else card.kind, bandwidth, rate)
     parameters = count_parameters(model)
     print(f"{name}: {parameters / 1e6:.1f} M parameters, {weights}")
 
@@ -96,7 +98,7 @@ def bench() -> bool:
         wanted = _exact(here[0], held[None])
         for job in here:
             stages = pass_stages(model, job.runs.stream)
-            floor = 1e3 * floor_seconds(stages, bandwidth, rate)
+            floor = 1e3 * floor_seconds(stages, chip)
             found = measure(
                 job, held[job.precision], wanted, floor, _CALLS.value, _REPEATS.value
             )

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from experiments.kernel_case import Case, Rival
+from experiments.kernel_case import DEFINITION, Case, Contest, Rival
 from pallas_kernels import choice, device
 from pallas_kernels.frame_attention import (
     cudnn,
@@ -69,28 +69,43 @@ def _indexed(q: Array, operands: Operands, *, attend: Any, spec: Spec) -> Array:
     return attend(q, k, v, slot_bias, prompt_tokens=spec.problem.prompt, layer=layer)
 
 
-def config_step(spec: Spec, backend: str, config: Any, interpret: bool) -> Step:
-    """One of our kernels with a configuration; None takes what the dispatcher would."""
-    if backend == "mosaic":
-        attend: Callable[..., Array] = functools.partial(mosaic.attend, config=config)
-    else:
-        attend = functools.partial(triton.attend, config=config, interpret=interpret)
-    return functools.partial(_backend, attend=attend, spec=spec)
+def _definition(q: Array, operands: Operands, *, spec: Spec) -> Array:
+    return expected(spec, q, operands, biased=True)
 
 
-def steps(spec: Spec, interpret: bool) -> dict[str, Step]:
-    """Everything that reads one layer's keys, the dispatcher's backends under theirs.
+def step(spec: Spec, interpret: bool, backend: str, config: Any) -> Step:
+    """A backend of the dispatcher; None takes the configuration that it would."""
+    ours = {"config": config, "interpret": interpret}
+    attend: dict[str, Callable[..., Array]] = {
+        "triton": functools.partial(triton.attend, **ours),
+        "mosaic": functools.partial(mosaic.attend, config=config),
+        "cudnn": cudnn.attend,
+        "xla": xla.attend,
+    }
+    if backend == DEFINITION:
+        return functools.partial(_definition, spec=spec)
+    return functools.partial(_backend, attend=attend[backend], spec=spec)
 
-    Our kernels take the configurations that the dispatcher would.
-    """
-    one: Callable[..., Any] = functools.partial(functools.partial, spec=spec)
+
+def contest(spec: Spec, most_sets: int, interpret: bool) -> Contest:
+    """What the dispatcher chooses from where it reads one layer's keys."""
+    return Contest(
+        op=OP,
+        problem=spec.problem,
+        backends=("triton", "mosaic", "cudnn", "xla"),
+        draw=functools.partial(make_sets, spec, False, most_sets),
+        step=functools.partial(step, spec, interpret),
+        bytes_moved=spec.bytes_moved,
+        flops=spec.flops,
+        tolerance=tolerance(spec),
+    )
+
+
+def marks(spec: Spec) -> dict[str, Step]:
+    """cuDNN in other ways, with the bias as a tensor and without one: no backends."""
     return {
-        "triton": config_step(spec, "triton", None, interpret),
-        "mosaic": config_step(spec, "mosaic", None, interpret),
-        "cudnn": one(_backend, attend=cudnn.attend),
-        "cudnn_bias_tensor": one(_cudnn_bias_tensor),
+        "cudnn_bias_tensor": functools.partial(_cudnn_bias_tensor, spec=spec),
         "cudnn_no_bias": _cudnn_plain,
-        "xla": one(_backend, attend=xla.attend),
     }
 
 
@@ -107,31 +122,24 @@ def layer_steps(spec: Spec, interpret: bool) -> dict[str, Step]:
 
 def attention_case(spec: Spec, most_sets: int, interpret: bool) -> Case:
     """All rivals at one shape; those that do without the bias count as incomplete."""
-    q, sets = make_sets(spec, False, most_sets)
+    case = contest(spec, most_sets, interpret).case()
+    sets = case.rivals["xla"].sets
+    biased = case.rivals["xla"].wanted
+    rivals = dict(case.rivals)
+    for name, mark in marks(spec).items():
+        complete = name != "cudnn_no_bias"
+        wanted = biased if complete else expected(spec, case.carry, sets[0], False)
+        rivals[name] = Rival(mark, sets, wanted, complete)
     stacked = make_sets(spec, True, most_sets)[1]
-    biased, plain = (expected(spec, q, sets[0], biased) for biased in (True, False))
-    rivals = {
-        name: Rival(step, sets, plain, complete=False)
-        if name == "cudnn_no_bias"
-        else Rival(step, sets, biased)
-        for name, step in steps(spec, interpret).items()
-    }
-    for name, step in layer_steps(spec, interpret).items():
-        rivals[name] = Rival(step, stacked, biased)
-    return Case(
-        op=OP.name,
-        carry=q,
-        rivals=rivals,
-        bytes_moved=spec.bytes_moved,
-        flops=spec.flops,
-        tolerance=tolerance(spec),
-        record={"shape": dataclasses.asdict(spec), "configs": _configs(spec)},
-    )
+    for name, layered in layer_steps(spec, interpret).items():
+        rivals[name] = Rival(layered, stacked, biased)
+    record = {"shape": dataclasses.asdict(spec), "configs": _configs(spec)}
+    return dataclasses.replace(case, rivals=rivals, record=record)
 
 
 def _configs(spec: Spec) -> dict[str, Any]:
     """What our kernels take, measured or not, so that the record can say it."""
-    card = device.present() or device.Device("interpreter", (8, 6), 8)
+    card = device.present() or device.INTERPRETER
     defaults: dict[str, Any] = {"triton": default_config(spec.problem, card)}
     if mosaic_config.unsuited(spec.problem) is None:
         defaults["mosaic"] = mosaic_config.default_config(spec.problem, card)
@@ -161,7 +169,7 @@ def make_sets(spec: Spec, stacked: bool, most: int) -> tuple[Array, list[Operand
 
 
 def expected(spec: Spec, q: Array, operands: Operands, biased: bool) -> Array:
-    """The float32 reference for the first set."""
+    """The float32 reference for one set."""
     k, v, slot_bias, layer = operands
     if k.ndim == 5:
         k, v = k[layer], v[layer]
@@ -169,7 +177,8 @@ def expected(spec: Spec, q: Array, operands: Operands, biased: bool) -> Array:
         slot_bias = jnp.zeros_like(slot_bias)
     q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
     attend = functools.partial(reference.attend, prompt_tokens=spec.problem.prompt)
-    return jax.jit(attend)(q, k, v, slot_bias)
+    wanted: Array = jax.jit(attend)(q, k, v, slot_bias)
+    return wanted
 
 
 def tolerance(spec: Spec) -> float:

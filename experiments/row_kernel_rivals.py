@@ -1,7 +1,7 @@
-"""The kernels that work on rows, and what XLA makes of the same work, to be timed.
+"""The kernels that work on rows (norms, commit, quantisation), to be timed.
 
-A case has a carry that a step changes and sets of operands that it reads. Outputs that
-the next call does not read pass an optimisation barrier, or XLA would leave them out.
+See `kernel_case` for how a call is kept from being left out. A call that reads the
+results of the one before anyway needs no `linked` number.
 """
 
 import functools
@@ -12,248 +12,182 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from experiments import dense_layers
-from experiments.kernel_case import Case, same_operands
-from pallas_kernels import linear_8bit as linear
-from pallas_kernels.eight_bit import LARGEST, quantise_rows
-from pallas_kernels.linear import mosaic
-from pallas_kernels.linear_8bit import mosaic as linear_mosaic
-from pallas_kernels.linear_8bit import triton as linear_triton
+from experiments.kernel_case import Contest, linked, whole
+from pallas_kernels.eight_bit import Quantised, quantise_rows
+from pallas_kernels.modulated_norm import problem as norm_problem
 from pallas_kernels.modulated_norm import reference as norm
 from pallas_kernels.modulated_norm import triton as norm_triton
+from pallas_kernels.qk_norm_rope_commit import problem as commit_problem
 from pallas_kernels.qk_norm_rope_commit import reference as commit
 from pallas_kernels.qk_norm_rope_commit import triton as commit_triton
+from pallas_kernels.quantise import problem as quantise_problem
 from pallas_kernels.quantise import triton as quantise_triton
 from pallas_kernels.timing import Step
 
 HALF = jnp.bfloat16
-LAYERS = 4  # of the cache that a commit writes into
+SETS = 8
+BACKENDS = ("triton", "xla")
+# Rounded once by each, perhaps to either side.
+TOLERANCE = 1e-2
 
 
-def _draw(seed: int, *shape: int, scale: float = 1.0) -> Array:
+def draw(seed: int, *shape: int, scale: float = 1.0) -> Array:
+    """Normal numbers in bfloat16."""
     drawn = scale * jax.random.normal(jax.random.key(seed), shape)
     return drawn.astype(HALF)
 
 
-def _gated(call: Callable[..., Any]) -> Step:
-    def step(carry: Any, operands: Any) -> Any:
-        return jax.lax.optimization_barrier(call(*carry, *operands))
+def _room(to: str | None, *shape: int) -> Any:
+    """What a call is told to come after, of the kind of its result."""
+    if to is None:
+        return draw(1002, *shape)
+    return Quantised(jnp.ones(shape, jnp.dtype(to)), jnp.ones(shape[:-1]))
 
-    return step
+
+def _after(x: Array, last: Any) -> Array:
+    """The last call's result, or x with one of its numbers if it is of another kind."""
+    return linked(x, last.values) if isinstance(last, Quantised) else last
 
 
-def norm_case(tokens: int, width: int, count: int, interpret: bool) -> Case:
-    """The gated residual and the norm behind it, as between two layers."""
-    shape = (1, 1, tokens, width)
+def _gated(carry: Any, operands: Any, *, call: Callable[..., Any]) -> Any:
+    x, branch, last = carry
+    branch = _after(branch, last)
+    total, y = whole(call(x, branch, *operands))
+    return total, branch, y
+
+
+def _ungated(carry: Any, operands: Any, *, call: Callable[..., Any]) -> Any:
+    x, last = carry
+    x = _after(x, last)
+    return x, whole(call(x, *operands))
+
+
+def _draw_norm(p: norm_problem.Problem) -> tuple[Any, list[Any]]:
+    shape, vectors = (1, p.frames, p.tokens, p.width), 3 if p.gated else 2
     sets = [
-        tuple(_draw(3 * n + i, 1, 1, width, scale=0.1) for i in range(3))
-        for n in range(count)
+        tuple(draw(3 * n + i, 1, p.frames, p.width, scale=0.1) for i in range(vectors))
+        for n in range(SETS)
     ]
-    triton = functools.partial(norm_triton.gated_residual_norm, interpret=interpret)
-    carry = _draw(1000, *shape), _draw(1001, *shape)
-    return Case(
-        op="gated_residual_norm",
-        carry=carry,
-        rivals=same_operands(
-            {"triton": _gated(triton), "xla": _gated(norm.gated_residual_norm)},
-            _gated(norm.gated_residual_norm),
-            carry,
-            sets,
-        ),
-        bytes_moved=4.0 * tokens * width * 2,
+    streams = [draw(1000 + n, *shape) for n in range(2 if p.gated else 1)]
+    return (*streams, _room(p.to, *shape)), sets
+
+
+def _norm_step(
+    p: norm_problem.Problem, interpret: bool, backend: str, config: Any
+) -> Step:
+    name = "gated_residual_norm" if p.gated else "modulated_norm"
+    if backend == "triton":
+        call = getattr(norm_triton, name)
+        call = functools.partial(call, config=config, interpret=interpret)
+    else:  # the definition is what XLA fuses
+        call = getattr(norm, name)
+    call = functools.partial(call, to=p.to)
+    return functools.partial(_gated if p.gated else _ungated, call=call)
+
+
+def norm_contest(problem: norm_problem.Problem, interpret: bool) -> Contest:
+    """The norm between two layers, behind a gated residual or alone."""
+    p = problem
+    numbers = p.frames * p.tokens * p.width
+    written = 2 if p.to is None else 1
+    return Contest(
+        op=norm_problem.OP,
+        problem=p,
+        backends=BACKENDS,
+        draw=functools.partial(_draw_norm, p),
+        step=functools.partial(_norm_step, p, interpret),
+        bytes_moved=float(numbers * ((6 if p.gated else 2) + written)),
         flops=0.0,
-        # Rounded to bfloat16 once by each, perhaps to either side.
-        tolerance=1e-2,
+        tolerance=TOLERANCE,
     )
 
 
-def commit_case(
-    tokens: int, heads: int, width: int, count: int, interpret: bool
-) -> Case:
-    """A frame's q, k and v into the cache of several layers."""
-    keys = 32 + 9 * tokens
-    slots = (LAYERS, 1, keys, heads, width)
-    angles = jnp.linspace(0.0, 6.0, tokens * width // 2).reshape(tokens, width // 2)
+def _commit(carry: Any, operands: Any, *, call: Callable[..., Any]) -> Any:
+    qkv, q, k, v = carry
+    *tables, layer, starts = operands
+    qkv = linked(qkv, q)
+    return qkv, *whole(call(qkv, *tables, k, v, layer, starts))
+
+
+def _draw_commit(p: commit_problem.Problem) -> tuple[Any, list[Any]]:
+    queries, half = p.groups * p.tokens, p.width // 2
+    angles = jnp.linspace(0.0, 6.0, queries * half).reshape(queries, half)
+    slots = (p.layers, p.batch, p.keys, p.heads, p.width)
+    prompt = p.keys % p.tokens
+    frames = (p.keys - prompt) // p.tokens
 
     def operands(number: int) -> Any:
+        ones = jnp.ones((p.layers, p.width))
+        starts = [prompt + (number + g) % frames * p.tokens for g in range(p.groups)]
         return (
-            _draw(number, 1, tokens, 3, heads, width),
-            jnp.ones((LAYERS, width)),
-            jnp.ones((LAYERS, width)),
-            jnp.cos(angles),
-            jnp.sin(angles),
-            jnp.int32(number % LAYERS),
-            jnp.full(1, 32 + (number % 9) * tokens, jnp.int32),
+            *(ones, ones, jnp.cos(angles), jnp.sin(angles)),
+            jnp.int32(number % p.layers),
+            jnp.array(starts, jnp.int32),
         )
 
-    def by(call: Callable[..., Any]) -> Step:
-        def step(carry: Any, operands: Any) -> Any:
-            *rows, layer, starts = operands
-            _, k, v = carry
-            return jax.lax.optimization_barrier(call(*rows, k, v, layer, starts))
+    q = draw(1000, p.batch, queries, p.heads, p.width)
+    qkv = draw(1001, p.batch, queries, 3, p.heads, p.width)
+    carry = qkv, q, draw(1002, *slots), draw(1003, *slots)
+    return carry, [operands(number) for number in range(SETS)]
 
-        return step
 
-    triton = functools.partial(commit_triton.qk_norm_rope_commit, interpret=interpret)
-    q = jnp.zeros((1, tokens, heads, width), HALF)
-    carry = q, _draw(1000, *slots), _draw(1001, *slots)
-    return Case(
-        op="qk_norm_rope_commit",
-        carry=carry,
-        rivals=same_operands(
-            {"triton": by(triton), "xla": by(commit.qk_norm_rope_commit)},
-            by(commit.qk_norm_rope_commit),
-            carry,
-            [operands(number) for number in range(count)],
-        ),
-        bytes_moved=6.0 * tokens * heads * width * 2,
+def _commit_step(interpret: bool, backend: str, config: Any) -> Step:
+    call: Callable[..., Any] = commit.qk_norm_rope_commit
+    if backend == "triton":
+        call = commit_triton.qk_norm_rope_commit
+        call = functools.partial(call, config=config, interpret=interpret)
+    return functools.partial(_commit, call=call)
+
+
+def commit_contest(problem: commit_problem.Problem, interpret: bool) -> Contest:
+    """The q, k and v of a pass, k and v into the cache of several layers."""
+    p = problem
+    return Contest(
+        op=commit_problem.OP,
+        problem=p,
+        backends=BACKENDS,
+        draw=functools.partial(_draw_commit, p),
+        step=functools.partial(_commit_step, interpret),
+        bytes_moved=12.0 * p.batch * p.groups * p.tokens * p.heads * p.width,
         flops=0.0,
-        tolerance=1e-2,
+        tolerance=TOLERANCE,
     )
 
 
-def _mlp_bfloat16(h: Array, operands: Any) -> Array:
-    """Two dense layers as XLA does them today."""
-    up, _, down, _ = operands["float"]
-    y = jax.nn.gelu(h @ up)
-    return h + operands["gate"][:, :, None] * (y @ down)
+def _quantise(carry: Any, _: Any, *, call: Callable[..., Quantised]) -> Any:
+    x, last = carry
+    x = linked(x, last.values)
+    return x, whole(call(x))
 
 
-def _mlp_exact(h: Array, operands: Any) -> Array:
-    up, _, down, _ = (x.astype(jnp.float32) for x in operands["float"])
-    wide = h.astype(jnp.float32)
-    gate = operands["gate"].astype(jnp.float32)[:, :, None]
-    return wide + gate * (jax.nn.gelu(wide @ up) @ down)
+def _draw_quantise(p: quantise_problem.Problem) -> tuple[Any, list[Any]]:
+    shape = (1, 1, p.rows, p.width)
+    return (draw(1000, *shape), _room(p.to, *shape)), [None]
 
 
-def _mlp_mosaic(h: Array, operands: Any) -> Array:
-    """The same as two kernels."""
-    up, _, down, _ = operands["float"]
-    y = mosaic.linear(h, up, None, None, None, activation="gelu")
-    return mosaic.linear(y, down, None, h, operands["gate"], activation=None)
-
-
-def _quantise_xla(x: Array, to: str) -> Any:
+def _rows_xla(x: Array, *, to: str) -> Quantised:
     return quantise_rows(x.astype(jnp.float32), to)
 
 
-def _mlp_8bit(
-    h: Array,
-    operands: Any,
-    *,
-    to: str,
-    call: Callable[..., Any],
-    quantise: Callable[[Array, str], Any] = _quantise_xla,
-) -> Array:
-    """The same in 8 bits, both quantisations of activations included."""
-    up, down = operands[to]
-    y = call(quantise(h, to), *up, None, None, None, "gelu")
-    return call(quantise(y, to), *down, None, h, operands["gate"], None)
+def _quantise_step(
+    p: quantise_problem.Problem, interpret: bool, backend: str, config: None
+) -> Step:
+    call: Callable[..., Quantised] = _rows_xla
+    if backend == "triton":
+        call = functools.partial(quantise_triton.quantise, interpret=interpret)
+    return functools.partial(_quantise, call=functools.partial(call, to=p.to))
 
 
-def mlp_case(tokens: int, width: int, hidden: int, count: int, interpret: bool) -> Case:
-    """The MLP of one layer: the 880M model has 30 of them."""
-
-    def operands(number: int) -> Any:
-        up = _draw(2 * number, width, hidden, scale=width**-0.5)
-        down = _draw(2 * number + 1, hidden, width, scale=hidden**-0.5)
-        eight = {
-            to: (linear.quantise_weight(up, to), linear.quantise_weight(down, to))
-            for to in LARGEST
-        }
-        gate = _draw(number, 1, 1, width, scale=0.1)
-        return eight | {"float": (up, gate, down, gate), "gate": gate}
-
-    def triton(x, weight, scale, bias, residual, gate, activation):
-        return linear_triton.linear_8bit(
-            *(x, weight, scale, bias, residual, gate),
-            activation=activation,
-            dtype=jnp.dtype(HALF),
-            interpret=interpret,
-        )
-
-    def xla(x, weight, scale, bias, residual, gate, activation):
-        return linear.linear_8bit(
-            x,
-            linear.Weight8(weight, scale),
-            bias,
-            activation=activation,
-            residual=residual,
-            gate=gate,
-        )
-
-    def hopper(x, weight, scale, bias, residual, gate, activation):
-        return linear_mosaic.linear_8bit(
-            *(x, weight, scale, bias, residual, gate),
-            activation=activation,
-            dtype=jnp.dtype(HALF),
-        )
-
-    carry = _draw(1000, 1, 1, tokens, width)
-    steps: dict[str, Step] = {
-        "xla_bfloat16": _mlp_bfloat16,
-        "mosaic_bfloat16": _mlp_mosaic,
-    }
-    by_triton = functools.partial(quantise_triton.quantise, interpret=interpret)
-    for to in LARGEST:
-        steps[f"mosaic_{to}"] = functools.partial(
-            _mlp_8bit, to=to, call=hopper, quantise=by_triton
-        )
-        for name, call in (("triton", triton), ("xla", xla)):
-            step = functools.partial(_mlp_8bit, to=to, call=call)
-            steps[f"{name}_{to}"] = step
-    return Case(
-        op="mlp_8bit",
-        carry=carry,
-        rivals=same_operands(
-            steps, _mlp_exact, carry, [operands(number) for number in range(count)]
-        ),
-        bytes_moved=2.0 * width * hidden,
-        # 8-bit matrix units do twice the operations of 16-bit ones.
-        flops=4.0 * tokens * width * hidden / 2,
-        # The residual is exact; the branch, a tenth of it, has a few percent of error.
-        tolerance=1e-2,
+def quantise_contest(problem: quantise_problem.Problem, interpret: bool) -> Contest:
+    """Rows that no norm has written, to 8 bits."""
+    p = problem
+    return Contest(
+        op=quantise_problem.OP,
+        problem=p,
+        backends=BACKENDS,
+        draw=functools.partial(_draw_quantise, p),
+        step=functools.partial(_quantise_step, p, interpret),
+        bytes_moved=3.0 * p.rows * p.width,
+        flops=0.0,
+        tolerance=TOLERANCE,
     )
-
-
-def linear_case(name: str, rows: int) -> Case:
-    """One dense layer of the 880M model in bfloat16."""
-    to, layer = "bfloat16", dense_layers.LAYERS[name]
-    carry, sets = dense_layers.operands(layer, rows, to)
-    numbers = rows * (layer.inputs + layer.outputs) + layer.inputs * layer.outputs
-    return Case(
-        op="linear",
-        carry=carry,
-        rivals=same_operands(
-            {n: dense_layers.step(layer, to, n) for n in ("mosaic", "xla")},
-            dense_layers.step(layer, to, "reference"),
-            carry,
-            sets,
-        ),
-        bytes_moved=2.0 * numbers,
-        flops=2.0 * rows * layer.inputs * layer.outputs,
-        tolerance=1e-2,
-    )
-
-
-def row_cases(interpret: bool) -> dict[str, Callable[[], Case]]:
-    """By name, made when asked for: the bars' shapes, or tiny ones for a test."""
-    make = functools.partial
-    if interpret:
-        return {
-            "norm_tiny": make(norm_case, 9, 40, 2, True),
-            "commit_tiny": make(commit_case, 5, 2, 16, 2, True),
-            "mlp_tiny": make(mlp_case, 9, 64, 96, 2, True),
-        }
-    found: dict[str, Callable[[], Case]] = {
-        "norm_256": make(norm_case, 256, 1536, 8, False),
-        "norm_1024": make(norm_case, 1024, 1536, 8, False),
-        "commit_256": make(commit_case, 256, 12, 128, 8, False),
-        "commit_1024": make(commit_case, 1024, 12, 128, 8, False),
-        # Four sets of weights in 8 bits are more than an L2 cache holds.
-        "mlp_256": make(mlp_case, 256, 1536, 6144, 4, False),
-        "mlp_1024": make(mlp_case, 1024, 1536, 6144, 4, False),
-    }
-    for name in dense_layers.LAYERS:
-        found[f"linear_{name}_256"] = make(linear_case, name, 256)
-    return found

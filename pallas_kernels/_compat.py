@@ -22,6 +22,9 @@ except ImportError:
 else:
     HAS_TRITON = True
 
+# What kernels are to XLA: calls whose form JAX promises to nobody who keeps a program.
+CUSTOM_CALLS = ("__gpu$xla.gpu.triton", "mosaic_gpu_v2")
+
 # Emitted by every lowering for a GPU. It is known: see the module's docstring.
 warnings.filterwarnings(
     "ignore",
@@ -117,16 +120,34 @@ def multiply_add(a: Array, b: Array, c: Array, *, interpret: bool) -> Array:
     return y
 
 
+# A name for each compute capability that JAX lowers for when the card is not there.
+_KNOWN_KINDS = {
+    (8, 0): "NVIDIA A100",
+    (8, 6): "NVIDIA A10",
+    (8, 9): "NVIDIA L4",
+    (9, 0): "NVIDIA H100",
+    (10, 0): "NVIDIA B200",
+    (10, 3): "NVIDIA B300",
+    (12, 0): "NVIDIA RTX PRO 6000",
+    (12, 1): "NVIDIA GB10",
+}
+
+
 @contextlib.contextmanager
-def lowering_for(device_kind: str, cores: int) -> Iterator[None]:
+def lowering_for(capability: tuple[int, int], cores: int) -> Iterator[None]:
     """Lowers Triton kernels for a GPU that is not there.
 
     Args:
-      device_kind: a name that JAX knows, such as "NVIDIA A10" for any sm_86.
+      capability: compute capability, (9, 0).
       cores: its multiprocessors.
+
+    Raises:
+      NotImplementedError: JAX knows no card of this capability.
     """
+    if capability not in _KNOWN_KINDS:
+        raise NotImplementedError(f"{capability=} is none of {tuple(_KNOWN_KINDS)}")
     device = jax.sharding.AbstractDevice(
-        device_kind=device_kind, platform="gpu", num_cores=cores
+        device_kind=_KNOWN_KINDS[capability], platform="gpu", num_cores=cores
     )
     mesh = jax.sharding.AbstractMesh((), (), abstract_device=device)
     with jax.sharding.use_abstract_mesh(mesh):

@@ -1,9 +1,14 @@
 """The GPU that kernels are shaped for."""
 
+import contextlib
+import contextvars
 import dataclasses
 import re
+from collections.abc import Iterator
 
 import jax
+
+from pallas_kernels._compat import lowering_for
 
 # Bytes of shared memory that one block may ask for, by compute capability (NVIDIA,
 # CUDA C++ Programming Guide, technical specifications per compute capability).
@@ -46,8 +51,32 @@ class Device:
         return re.sub(r"[^a-z0-9]+", "_", self.kind.lower()).strip("_")
 
 
+# Stands in where the interpreter runs a kernel: any configuration will do.
+INTERPRETER = Device("interpreter", (8, 9), 8)
+_PRETENDED: contextvars.ContextVar[Device | None] = contextvars.ContextVar(
+    "pretended", default=None
+)
+
+
+@contextlib.contextmanager
+def pretended(card: Device) -> Iterator[None]:
+    """Programs are traced and lowered for a card that is not there.
+
+    Raises:
+      NotImplementedError: JAX cannot lower for its compute capability.
+    """
+    token = _PRETENDED.set(card)
+    try:
+        with lowering_for(card.capability, card.cores):
+            yield
+    finally:
+        _PRETENDED.reset(token)
+
+
 def present() -> Device | None:
-    """The first local device where it is an NVIDIA GPU, else None."""
+    """The first local device where it is an NVIDIA GPU, else None; or the pretended."""
+    if (card := _PRETENDED.get()) is not None:
+        return card
     device = jax.local_devices()[0]
     capability = re.fullmatch(
         r"(\d+)\.(\d+)", str(getattr(device, "compute_capability", ""))

@@ -57,30 +57,55 @@ class Chain:
         return Timed(first, statistics.median(seconds) * scale, spread)
 
 
-def compile_chain(step: Step, carry: Any, sets: Sequence[Any], calls: int) -> Chain:
-    """Compiles about `calls` calls: all sets in turn, at least eight a round.
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """About `wanted` calls of a step: all sets in turn, at least eight a round.
 
     Sets of operands that together exceed the L2 cache keep it cold, as it is between
     the layers of a model. They are separate arguments: taking a set out of a stack
     would copy it. The rounds are a loop, whose turns cost the host something; eight
     calls a turn hide that.
-    """
-    one = jax.jit(step)  # traced and lowered once, however often it is called
-    body = list(range(len(sets))) * max(1, -(-8 // len(sets)))
-    rounds = max(1, round(calls / len(body)))
 
-    def program(carry: Any, sets: Sequence[Any]) -> tuple[Any, Any]:
+    Attributes:
+      step: what is called.
+      sets: how many sets of operands there are.
+      wanted: calls, about.
+    """
+
+    step: Step
+    sets: int
+    wanted: int
+
+    @property
+    def _round(self) -> list[int]:
+        return list(range(self.sets)) * max(1, -(-8 // self.sets))
+
+    @property
+    def _rounds(self) -> int:
+        return max(1, round(self.wanted / len(self._round)))
+
+    @property
+    def calls(self) -> int:
+        """How many it makes."""
+        return 1 + self._rounds * len(self._round)
+
+    def __call__(self, carry: Any, sets: Sequence[Any]) -> tuple[Any, Any]:
+        """Output of the first call, and of the last."""
+        one = jax.jit(self.step)  # traced and lowered once, however often it is called
         first = one(carry, sets[0])
 
         def turn(_: Array, carry: Any) -> Any:
-            for index in body:
+            for index in self._round:
                 carry = one(carry, sets[index])
             return carry
 
-        return first, jax.lax.fori_loop(0, rounds, turn, first)
+        return first, jax.lax.fori_loop(0, self._rounds, turn, first)
 
-    run = jax.jit(program).lower(carry, sets).compile()
-    return Chain(run, 1 + rounds * len(body))
+
+def compile_chain(step: Step, carry: Any, sets: Sequence[Any], calls: int) -> Chain:
+    """Compiles a `Program` of these operands."""
+    program = Program(step, len(sets), calls)
+    return Chain(jax.jit(program).lower(carry, sets).compile(), program.calls)
 
 
 def relative_error(found: Any, wanted: Any) -> float:

@@ -1,82 +1,11 @@
-"""GPUs that are not there: compiles for them with the CUDA plugin alone."""
+"""How much shared memory a kernel asks for on a GPU that is not there."""
 
-import dataclasses
-import functools
-import importlib.util
 import re
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental import topologies
 
-from pallas_kernels._compat import lowering_for
-from pallas_kernels.device import Device
-
-FOLDER = Path(__file__).parent / "data" / "targets"
-PLUGINS = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """A device description, and a name of its capability that JAX knows."""
-
-    file: str
-    device: Device
-    known_kind: str
-
-    @property
-    def description(self) -> str:
-        return (FOLDER / self.file).read_text()
-
-
-RTX_3090 = Target(
-    "rtx3090.txtpb", Device("NVIDIA GeForce RTX 3090", (8, 6), 82), "NVIDIA A10"
-)
-A100 = Target("a100.txtpb", Device("NVIDIA A100-SXM4-80GB", (8, 0), 108), "NVIDIA A100")
-H100 = Target("h100.txtpb", Device("NVIDIA H100 80GB HBM3", (9, 0), 132), "NVIDIA H100")
-TARGETS = (RTX_3090, A100, H100)
-
-
-def plugin_missing() -> str | None:
-    """Why nothing can be compiled here; None where it can."""
-    for name in PLUGINS:
-        try:
-            if importlib.util.find_spec(name) is not None:
-                return None
-        except ModuleNotFoundError:
-            continue
-    return "compiling for a GPU needs JAX's CUDA plugin (and no GPU)"
-
-
-@functools.cache
-def _sharding(description: str) -> Any:
-    topology = topologies.get_topology_desc(
-        platform="cuda", target_config=description, topology="1x1x1"
-    )
-    mesh = topologies.make_mesh(topology, (1,), ("x",))
-    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-
-
-def compile_for(
-    target: Target,
-    call: Callable[..., Any],
-    *operands: Any,
-    donate: tuple[int, ...] = (),
-    description: str | None = None,
-) -> Any:
-    """The compiled program for operands given as trees of shapes.
-
-    `description` takes the place of the target's own.
-    """
-    sharding = _sharding(description or target.description)
-    shaped = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), operands
-    )
-    with lowering_for(target.known_kind, target.device.cores):
-        lowered = jax.jit(call, donate_argnums=donate).lower(*shaped)
-    return lowered.compile()
+from pallas_kernels.targets import Target, compile_for
 
 
 def requested_shared_memory(target: Target, call: Any, *operands: Any) -> int:

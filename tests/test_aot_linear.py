@@ -5,20 +5,19 @@
 
 import functools
 
-import gpu_targets
 import jax
 import jax.numpy as jnp
 import pytest
-from gpu_targets import H100, RTX_3090, compile_for
 
-from pallas_kernels import _mosaic, device
+from pallas_kernels import _mosaic
 from pallas_kernels.eight_bit import LARGEST
 from pallas_kernels.linear.config import Config, search_space
 from pallas_kernels.linear.hopper import dense
 from pallas_kernels.linear.problem import Problem
 from pallas_kernels.quantise import triton as quantise
+from pallas_kernels.targets import H100, RTX_3090, compile_for, plugin_missing
 
-missing = gpu_targets.plugin_missing()
+missing = plugin_missing()
 if missing is None and not _mosaic.HAS_MOSAIC:
     missing = "Mosaic for Hopper as used here came with jax 0.11"
 pytestmark = [
@@ -33,11 +32,6 @@ EPILOGUES = {
 }
 # Inputs and outputs of the four layers of a block at 880M.
 LAYERS = [(1536, 4608), (1536, 1536), (1536, 6144), (6144, 1536)]
-
-
-@pytest.fixture(autouse=True)
-def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "present", lambda: H100.device)
 
 
 def shape(dtype: str, *sizes: int) -> jax.ShapeDtypeStruct:

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gpu_targets
 import jax
 import jax.numpy as jnp
 import pytest
-from gpu_targets import H100, RTX_3090, TARGETS, Target, compile_for
+from gpu_targets import requested_shared_memory
 
 from pallas_kernels import choice, tuned_table
 from pallas_kernels._mosaic import HAS_MOSAIC, SHARED_MEMORY
@@ -29,8 +28,16 @@ from pallas_kernels.frame_attention.config import (
 )
 from pallas_kernels.frame_attention.problem import Problem
 from pallas_kernels.frame_attention.specs import BARS, DEFAULT_MODEL, SPECS, UNEVEN
+from pallas_kernels.targets import (
+    H100,
+    RTX_3090,
+    TARGETS,
+    Target,
+    compile_for,
+    plugin_missing,
+)
 
-missing = gpu_targets.plugin_missing()
+missing = plugin_missing()
 pytestmark = [
     pytest.mark.aot,
     pytest.mark.skipif(missing is not None, reason=str(missing)),
@@ -116,7 +123,7 @@ def test_shared_memory_is_what_the_search_counts_on(name: str, target: Target) -
     problem = PROBLEMS[name]
     space = search_space(problem, target.device)
     for config in space[:: max(1, len(space) // 4)]:
-        asked = gpu_targets.requested_shared_memory(
+        asked = requested_shared_memory(
             target, kernel(problem, config), *problem.abstract, LAYER
         )
         assert asked <= shared_memory(config, problem), config

@@ -1,4 +1,4 @@
-"""The kernels' benchmark and tuner, end to end on the CPU with tiny shapes."""
+"""The kernels' benchmark, end to end on the CPU with tiny shapes."""
 
 import dataclasses
 import importlib
@@ -11,23 +11,15 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import (
-    autotune,
-    bench_kernels,
-    dense_layers,
-    kernel_bars,
-    row_kernel_rivals,
-    tune_linear,
-)
-from experiments import frame_attention_rivals as contest
+from experiments import bench_kernels, kernel_bars, kernel_cases
+from experiments import frame_attention_rivals as rivals
 from mirage_jax.results import read_results
 from pallas_kernels import choice, timing, tuned_table
 from pallas_kernels.device import Device
 from pallas_kernels.frame_attention import triton
-from pallas_kernels.frame_attention.choice import OP
 from pallas_kernels.frame_attention.config import Config
 from pallas_kernels.frame_attention.problem import Problem
-from pallas_kernels.frame_attention.specs import BARS, SMALL
+from pallas_kernels.frame_attention.specs import SMALL, SPECS
 from pallas_kernels.modulated_norm import triton as norms
 
 TINY = {"calls": 1, "repeats": 1, "sets": 2, "interpret": True}
@@ -97,7 +89,7 @@ def test_the_row_kernels_are_checked_timed_and_recorded(run, tmp_path, capsys):
     names = ["norm_tiny", "commit_tiny"]
     run(bench_kernels, cases=names, out=str(out), **TINY)
     results = read_results(out)
-    for path in ("gated_residual_norm/norm_tiny", "qk_norm_rope_commit/commit_tiny"):
+    for path in ("modulated_norm/norm_tiny", "qk_norm_rope_commit/commit_tiny"):
         for rival in ("triton", "xla"):
             assert results[f"us/{path}/{rival}"] > 0
             assert results[f"error/{path}/{rival}"] < 1e-2
@@ -118,7 +110,7 @@ def test_a_wrong_row_kernel_fails_its_benchmark(run, tmp_path, monkeypatch):
 
 
 def test_the_8_bit_layers_stand_beside_half_precision():
-    case = row_kernel_rivals.row_cases(True)["mlp_tiny"]()
+    case = kernel_cases.cases(True, 2)["mlp_tiny"]()
     rival = case.rivals["triton_int8"]
     wanted = rival.wanted
     found = jax.jit(rival.step)(case.carry, rival.sets[0])
@@ -153,63 +145,19 @@ def test_bars_are_judged_by_the_fastest_of_each_side():
 
 
 def test_every_bar_names_a_case_and_rivals_that_exist():
-    rows = row_kernel_rivals.row_cases(False)
-    assert {bar.case for bar in kernel_bars.BARS} <= {*BARS, *rows}
-    known = contest.steps(BARS["lsd_256"], True)
+    assert {bar.case for bar in kernel_bars.BARS} <= kernel_cases.cases(False, 2).keys()
+    contests = kernel_cases.contests(False, 2)
     for bar in kernel_bars.BARS:
-        if bar.case in BARS:
-            assert {*bar.ours, *bar.rivals} <= known.keys()
+        if bar.case in contests:
+            contest = contests[bar.case]
+            assert bar.op == contest.op.name
+            marks = rivals.marks(SPECS[bar.case]) if bar.case in SPECS else {}
+            assert {*bar.ours, *bar.rivals} <= {*contest.backends, *marks}
 
 
-def test_the_dense_layers_are_timed_on_a_gpu_alone(run):
-    with pytest.raises(SystemExit, match="no NVIDIA GPU here"):
-        run(tune_linear)
-
-
-def test_the_steps_of_the_dense_layers_depend_on_each_other():
-    layer = dense_layers.Layer(64, 32, "gelu", True)
-    for to in ("bfloat16", "int8"):
-        carry, sets = dense_layers.operands(layer, 4, to)
-        found, wanted = (
-            dense_layers.step(layer, to, name)(carry, sets[0])
-            for name in ("xla", "reference")
-        )
-        assert found[1].shape == (1, 1, 4, 32) and len(sets) >= 2
-        assert timing.relative_error(found[1], wanted[1]) < 1e-2
-        # The next call reads something of this one: equal calls could be merged.
-        after = dense_layers.step(layer, to, "xla")((carry[0], found[1] + 1), sets[0])
-        before = dense_layers.step(layer, to, "xla")((carry[0], found[1]), sets[0])
-        changed = jax.tree.map(jnp.array_equal, after[0], before[0])
-        assert not all(jax.tree.leaves(changed))
-
-
-def test_the_tuner_writes_what_the_dispatcher_reads(run, capsys):
-    spec, card = SMALL["plain"], Device("interpreter", (8, 6), 8)
-    run(autotune, most=2, seconds=60.0, workers=1, **TINY)
-    assert "best " in capsys.readouterr().out
-    row = choice.nearest(OP, spec.problem, card)
-    assert row is not None and row.problem == spec.problem
-    assert set(row.order) == {"triton", "xla"}
-    assert (
-        choice.tuned_config(OP, spec.problem, card, "triton")
-        == dict(row.configs)["triton"]
-    )
-
-
-def test_the_tuner_takes_no_wrong_configuration(run, monkeypatch, tmp_path):
-    monkeypatch.setattr(triton, "attend", lambda q, *_, **__: q)
-    out = tmp_path / "table.json"
-    with pytest.raises(SystemExit, match="no configuration compiles and is right"):
-        run(autotune, most=1, out=str(out), **TINY)
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("script", [bench_kernels, autotune])
-def test_without_a_gpu_the_scripts_say_what_to_do(script, run):
+def test_without_a_gpu_the_benchmark_says_what_to_do(run):
     with pytest.raises(SystemExit, match="no NVIDIA GPU here; --interpret"):
-        run(script, cases=["plain"])
-    with pytest.raises(SystemExit, match="no case 'nothing'"):
-        run(script, cases=["nothing"], interpret=True)
+        run(bench_kernels, cases=["plain"])
 
 
 def test_rows_of_other_problems_stay(tmp_path):
@@ -254,8 +202,8 @@ def test_errors_are_relative_and_never_hide_what_is_no_number():
 @pytest.mark.parametrize("stacked", [False, True])
 def test_every_set_of_operands_is_the_same_for_all_rivals(stacked):
     spec = SMALL["plain"]
-    q, sets = contest.make_sets(spec, stacked, most=3)
-    _, plain = contest.make_sets(spec, False, most=3)
+    q, sets = rivals.make_sets(spec, stacked, most=3)
+    _, plain = rivals.make_sets(spec, False, most=3)
     assert len(sets) == 3
     for (k, v, bias, layer), (wanted_k, wanted_v, wanted_bias, _) in zip(
         sets, plain, strict=True
@@ -265,6 +213,6 @@ def test_every_set_of_operands_is_the_same_for_all_rivals(stacked):
         np.testing.assert_array_equal(k, wanted_k)
         np.testing.assert_array_equal(v, wanted_v)
         np.testing.assert_array_equal(bias, wanted_bias)
-    found = contest.expected(spec, q, sets[0], biased=True)
-    wanted = contest.expected(spec, q, plain[0], biased=True)
+    found = rivals.expected(spec, q, sets[0], biased=True)
+    wanted = rivals.expected(spec, q, plain[0], biased=True)
     np.testing.assert_array_equal(jax.device_get(found), wanted)

@@ -73,6 +73,17 @@ def attend(
     blocks = p.queries // (c.warpgroups * ROWS)
     group = jax.lax.div(block, jnp.int32(blocks))
     columns = pl.ds(head * p.width, p.width)
+    first = stream * p.groups * p.queries + (block * c.warpgroups + warpgroup) * ROWS
+
+    # Before anything that has to wait for memory.
+    @pl.when(warpgroup < c.warpgroups)
+    def _fetch_queries() -> None:
+        plgpu.copy_gmem_to_smem(
+            q_ref.at[pl.ds(first, ROWS), columns],
+            tiles["q"].at[warpgroup],
+            barriers["q_arrived"].at[warpgroup],
+        )
+
     first_key = (layer_ref[0] * p.batch + stream) * p.total_keys
 
     total = p.frames * (p.keys // c.block_k)  # tiles of all frame slots
@@ -151,13 +162,8 @@ def attend(
     def _compute() -> None:
         if c.warpgroups > 1:
             plgpu.set_max_registers(232, action="increase")
-        first = (
-            stream * p.groups * p.queries + (block * c.warpgroups + warpgroup) * ROWS
-        )
         q_tile = tiles["q"].at[warpgroup]
-        arrived = barriers["q_arrived"].at[warpgroup]
-        plgpu.copy_gmem_to_smem(q_ref.at[pl.ds(first, ROWS), columns], q_tile, arrived)
-        plgpu.barrier_wait(arrived)
+        plgpu.barrier_wait(barriers["q_arrived"].at[warpgroup])
 
         def pass_on() -> None:
             if c.warpgroups > 1:

@@ -25,8 +25,6 @@ from pallas_kernels.frame_attention.config import (
 from pallas_kernels.frame_attention.problem import Problem, problem_of
 
 DTYPES = ("bfloat16", "float16", "float32")
-# Stands in where there is no GPU: any configuration runs in the interpreter.
-_ANY_CARD = device.Device("interpreter", (8, 6), 8)
 
 
 def forward(
@@ -186,7 +184,7 @@ def attend(
         )
     if problem.width > WIDEST_HEAD:
         raise NotImplementedError(f"heads wider than {WIDEST_HEAD}: {problem.width=}")
-    card = _ANY_CARD if interpret else device.present()
+    card = device.INTERPRETER if interpret else device.present()
     if card is None or card.capability < device.LEAST_CAPABILITY:
         raise NotImplementedError(f"the Triton kernel needs an Ampere GPU, not {card}")
     if config is None:

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 
 from pallas_kernels.blocks import padded
+from pallas_kernels.choice import ratios
 from pallas_kernels.linear.problem import Problem
 
 LEAST_BLOCK = 16
@@ -71,11 +72,11 @@ def default_config(problem: Problem, shared_bytes: int, cores: int) -> Config:
 
 
 def search_space(problem: Problem, shared_bytes: int, cores: int) -> tuple[Config, ...]:
-    """Configurations worth a measurement."""
+    """Configurations worth a measurement, those most like the default first."""
     everything = itertools.product(
         (16, 32, 64, 128), (32, 64, 128, 256), (64, 128, 256), (4, 8), (2, 3, 4, 5)
     )
-    return tuple(
+    found = (
         config
         for config in itertools.starmap(Config, everything)
         if shared_memory(config) <= shared_bytes
@@ -84,3 +85,12 @@ def search_space(problem: Problem, shared_bytes: int, cores: int) -> tuple[Confi
         and config.block_m < 2 * problem.rows
         and config.block_k <= problem.inputs
     )
+    start = default_config(problem, shared_bytes, cores)
+
+    def distance(config: Config) -> float:
+        pairs = zip(
+            dataclasses.astuple(config), dataclasses.astuple(start), strict=True
+        )
+        return ratios(*pairs)
+
+    return tuple(sorted({*found, start}, key=lambda c: (distance(c), str(c))))

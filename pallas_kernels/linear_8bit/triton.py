@@ -16,9 +16,6 @@ from pallas_kernels.linear_8bit.choice import OP
 from pallas_kernels.linear_8bit.config import Config, default_config
 from pallas_kernels.linear_8bit.kernel import linear
 
-# Stands in where there is no GPU: any configuration runs in the interpreter.
-_ANY_CARD = device.Device("interpreter", (8, 9), 8)
-
 
 def linear_8bit(
     x: Quantised,
@@ -46,7 +43,7 @@ def linear_8bit(
     p = problem_of(
         x.values, outputs, bias, residual, gate, activation=activation, dtype=dtype
     )
-    card = _ANY_CARD if interpret else device.present()
+    card = device.INTERPRETER if interpret else device.present()
     least = device.LEAST_CAPABILITY if p.format == "int8" else (8, 9)
     if card is None or card.capability < least:
         raise NotImplementedError(f"{p.format} needs a GPU from {least} on, not {card}")

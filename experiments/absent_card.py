@@ -1,0 +1,104 @@
+"""The stream step compiled for a card that is not there: does it fit?"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mirage_jax.chips import KINDS
+from mirage_jax.codec import init_codec
+from mirage_jax.config import TEXT_WIDTH, ModelConfig
+from mirage_jax.denoiser import init_denoiser
+from mirage_jax.device_weights import device_weights
+from mirage_jax.errors import MirageError
+from mirage_jax.results import Result
+from mirage_jax.stream import StreamConfig, open_stream, stream_step
+from pallas_kernels.targets import TARGETS, Target, compile_for, plugin_missing
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """What XLA plans for a program, bytes of the card's memory.
+
+    Attributes:
+      arguments: weights, state and source.
+      temporaries: beside them while it runs.
+      outputs: state and styled frame, where they do not take the place of arguments.
+    """
+
+    arguments: int
+    temporaries: int
+    outputs: int
+
+    @property
+    def total(self) -> int:
+        return self.arguments + self.temporaries + self.outputs
+
+    def to_results(self, name: str) -> list[Result]:
+        """By chip, in GiB."""
+        parts = dataclasses.asdict(self) | {"total": self.total}
+        return [
+            Result(f"memory_gib/{name}/{part}", size / 2**30, "GiB", "lower")
+            for part, size in parts.items()
+        ]
+
+
+def target_of(name: str) -> Target:
+    """What can be compiled for, by the short name of its chip.
+
+    Raises:
+      MirageError: no such target, or no compiler for it on this machine.
+    """
+    targets = {KINDS[target.device.kind]: target for target in TARGETS}
+    if name not in targets:
+        raise MirageError(
+            f"--compile knows no {name!r}: take --chip from {', '.join(targets)}"
+        )
+    if (missing := plugin_missing()) is not None:
+        raise MirageError(f"--compile: {missing}; `make test-aot` installs it")
+    return targets[name]
+
+
+def compile_step(target: Target, model: ModelConfig, stream: StreamConfig) -> Memory:
+    """Compiles a whole frame with the state given up, from shapes alone.
+
+    Args:
+      target: the card.
+      model: sizes; weights of them are never made.
+      stream: names every backend: an absent card can try none.
+
+    Raises:
+      MirageError: it does not compile for this card, for example because a kernel asks
+        for more shared memory than a block may have.
+    """
+    params, state = jax.eval_shape(partial(_operands, model, stream))
+    source = jax.ShapeDtypeStruct(
+        (stream.batch, stream.height, stream.width, 3), jnp.uint8
+    )
+    step = partial(stream_step, model=model, stream=stream)
+    try:
+        program = compile_for(target, step, params, state, source, donate=(1,))
+    except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise MirageError(
+            f"the step does not compile for {target.device.kind}: {first}"
+        ) from error
+    plan = program.memory_analysis()
+    return Memory(
+        plan.argument_size_in_bytes,
+        plan.temp_size_in_bytes,
+        plan.output_size_in_bytes - plan.alias_size_in_bytes,
+    )
+
+
+def _operands(model: ModelConfig, stream: StreamConfig) -> tuple[Any, Any]:
+    key = jax.random.key(0)
+    fresh = {
+        "codec": init_codec(key, model.codec),
+        "denoiser": init_denoiser(key, model),
+    }
+    params = device_weights(fresh, stream)
+    prompt = jnp.zeros((stream.batch, TEXT_WIDTH))
+    return params, open_stream(params, model, stream, prompt, key)
