@@ -129,14 +129,15 @@ def _tune(
     built = builder.build(steps, carry, sets, _CALLS.value, _SECONDS.value)
     chains = {c: chain for c, chain in built.items() if isinstance(chain, Chain)}
     print(f"{name}: {len(chains)} of {len(candidates)} candidates built in time")
+    ran = run_all(chains, carry, sets, wanted, _REPEATS.value)
+    trials = {c: trial for c, trial in ran.items() if isinstance(trial, Trial)}
     refusals = [
-        f"{c.backend}: {refusal}"
-        for c, refusal in built.items()
-        if isinstance(refusal, str)
+        f"{c.backend}: {why}"
+        for c, why in (built | ran).items()
+        if isinstance(why, str)
     ]
     for refusal, count in collections.Counter(refusals).items():
         print(f"  {count} refused: {refusal}")
-    trials = run_all(chains, carry, sets, wanted, _REPEATS.value)
     wrong = frozenset(c for c in trials if not trials[c].error <= contest.tolerance)
     for candidate in wrong:
         print(f"  WRONG, left out: {candidate.label} {trials[candidate]}")

@@ -4,6 +4,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+
+from experiments.chain_builder import first_line
 from pallas_kernels import timing
 from pallas_kernels.choice import Op
 from pallas_kernels.timing import Chain
@@ -42,11 +45,16 @@ def run_all(
     sets: Sequence[Any],
     wanted: Any,
     repeats: int,
-) -> dict[Candidate, Trial]:
-    """Runs one after the other."""
-    found = {}
+) -> dict[Candidate, Trial | str]:
+    """Runs one after the other; the line that says why where one does not run."""
+    found: dict[Candidate, Trial | str] = {}
     for candidate, chain in chains.items():
-        timed = chain.time(carry, sets, repeats)
+        try:
+            timed = chain.time(carry, sets, repeats)
+        except jax.errors.JaxRuntimeError as failure:
+            # What compiles may still not start: a cluster that no card can place.
+            found[candidate] = first_line(failure)
+            continue
         error = timing.relative_error(timed.first, wanted)
         found[candidate] = Trial(error, timed.microseconds)
     return found

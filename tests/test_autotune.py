@@ -13,6 +13,7 @@ from absl.testing import flagsaver
 from experiments import autotune, chain_builder, search_spaces
 from experiments.chain_builder import compile_lowered, lower
 from experiments.kernel_cases import contests, frame_loop
+from experiments.trials import Candidate, Trial, run_all
 from mirage_jax.results import read_results
 from pallas_kernels import choice, timing, tuned_table
 from pallas_kernels.device import INTERPRETER, Device
@@ -106,6 +107,17 @@ def test_what_fails_to_build_is_counted_and_left_out(monkeypatch, here, capsys):
     printed = capsys.readouterr().out
     assert "norm_tiny: 1 of 3 candidates built" in printed
     assert "  2 refused: triton: RuntimeError: ValueError: does not fit\n" in printed
+
+
+def test_what_does_not_run_is_said_and_left_out():
+    def run(carry, sets):
+        raise jax.errors.JaxRuntimeError("no room\nfor it")
+
+    well = timing.compile_chain(lambda x, y: x * y, jnp.ones(2), [jnp.ones(2)], 1)
+    chains = {Candidate("triton"): timing.Chain(run, 9), Candidate("xla"): well}
+    found = run_all(chains, jnp.ones(2), [jnp.ones(2)], jnp.ones(2), 1)
+    assert found[Candidate("triton")] == "JaxRuntimeError: no room"
+    assert isinstance(found[Candidate("xla")], Trial)
 
 
 def test_no_kernel_is_begun_when_the_time_is_over(here, capsys):
