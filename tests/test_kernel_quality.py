@@ -1,6 +1,7 @@
 """The proof that kernels leave pictures alone, with a random model at 64x64."""
 
 import importlib
+import json
 
 import jax
 import numpy as np
@@ -16,6 +17,8 @@ from mirage_jax.denoiser import init_denoiser
 from mirage_jax.errors import MirageError
 from mirage_jax.results import read_results
 from mirage_jax.weights import save_weights
+from pallas_kernels._mosaic import HAS_MOSAIC
+from pallas_kernels.device import Device
 
 CONFIG = model_config("test")
 
@@ -73,15 +76,46 @@ def test_every_path_is_compared_with_the_plain_one(folder):
     assert found["psnr_exact/float32/64/1"] == 100 and exact == sorted(exact)[::-1]
 
 
+def test_clips_and_backends_are_told(folder, capsys):
+    run(folder, most_8bit_db=5.0, paths=["int8", "kernels"], styles=["sepia"])
+    found = read_results(folder / "quality.json")
+    for path in ("kernels", "int8", "plain"):
+        clip = found[f"psnr_clip/{path}/sepia/blob:0/64/1"]
+        assert found[f"psnr/{path}/sepia/64/1"] == pytest.approx(clip)
+    setup = json.loads((folder / "quality.json").read_text())["setup"]
+    # Not those of the path before: only what this stream called.
+    assert set(setup["last_backends"]["kernels/64/1"].values()) == {"xla"}
+    assert "linear" in setup["last_backends"]["kernels/64/1"]
+    assert "linear_8bit" not in setup["last_backends"]["kernels/64/1"]
+    assert "linear_8bit" in setup["last_backends"]["int8/64/1"]
+    said = capsys.readouterr().out
+    assert "XLA stands in" in said and "kernels/64/1: kernels of ours ran in no" in said
+
+
+def test_every_kernel_is_proved_where_it_can_run():
+    module = importlib.reload(kernel_quality)
+    old, new = (Device("NVIDIA X", c, 8) for c in ((8, 0), (9, 0)))
+    assert module._able(None) == ["kernels", "int8", "float8"]
+    assert module._able(old) == ["kernels", "triton", "int8"]
+    hopper = ["mosaic"] if HAS_MOSAIC else []
+    assert module._able(new) == ["kernels", "triton", *hopper, "int8", "float8"]
+
+
+def test_a_path_that_cannot_run_is_named(folder):
+    with pytest.raises(MirageError, match="'triton' cannot run here: .*choose --paths"):
+        run(folder, paths=["triton"], styles=["sepia"])
+
+
 def test_a_loss_fails(folder, monkeypatch, capsys):
     module = importlib.reload(kernel_quality)
     flags.FLAGS.mark_as_parsed()
     values = {
         "psnr_change/kernels/mean/64/1": -0.06,
+        "psnr_change/triton/mean/64/1": -0.04,
         "psnr_change/int8/mean/64/1": -0.1,
     }
     values["psnr_change/kernels/sepia/64/1"] = float("nan")
-    lines = module._losses(values, ["kernels", "int8"])
+    lines = module._losses(values, ["kernels", "triton", "int8"])
     assert len(lines) == 2 and "kernels/mean" in lines[0] and "nan" in lines[1]
 
 
