@@ -9,7 +9,7 @@ this process, as its C++ runs outside of Python's lock.
 import contextlib
 import multiprocessing
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from mirage_jax.errors import MirageError
 from pallas_kernels import timing
 from pallas_kernels._compat import CUSTOM_CALLS
 from pallas_kernels.device import Device, pretended
-from pallas_kernels.timing import Chain, Program, Step
+from pallas_kernels.timing import Chain, Program, Sets, Stack, Step
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -109,7 +109,7 @@ class ChainBuilder:
         self,
         steps: Mapping[Name, tuple[Step, bool]],
         carry: Any,
-        sets: Sequence[Any],
+        sets: Sets,
         calls: int,
         seconds: float,
     ) -> dict[Name, Chain | str]:
@@ -126,8 +126,9 @@ class ChainBuilder:
         for ready in self._ready:
             ready.result()
         deadline = time.perf_counter() + seconds
+        sets = sets if isinstance(sets, Stack) else list(sets)
         shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (carry, list(sets))
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (carry, sets)
         )
 
         def one(step: Step, ours: bool) -> Chain | str | None:

@@ -18,7 +18,7 @@ from pallas_kernels.linear_8bit import choice as choice_8bit
 from pallas_kernels.linear_8bit import mosaic as mosaic_8bit
 from pallas_kernels.linear_8bit import reference as reference_8bit
 from pallas_kernels.linear_8bit import triton as triton_8bit
-from pallas_kernels.timing import Step
+from pallas_kernels.timing import Stack, Step
 
 COLD = 80e6  # bytes of weights that together leave nothing of each other in an L2 cache
 MOST_SETS = 32
@@ -34,8 +34,11 @@ def layers_of(width: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def draw(problem: Problem) -> tuple[Any, list[Any]]:
-    """What the first call reads, and as many (weight, bias) as make a cache cold."""
+def draw(problem: Problem) -> tuple[Any, Stack]:
+    """What the first call reads, and as many (weight, bias) as make a cache cold.
+
+    They are stacked as the layers of a model: not every backend reads them in place.
+    """
     p = problem
     key, dtype = jax.random.key(0), jnp.dtype(p.dtype)
     x: Any = jax.random.normal(key, (1, p.frames, p.tokens, p.inputs), dtype)
@@ -54,7 +57,8 @@ def draw(problem: Problem) -> tuple[Any, list[Any]]:
     size = p.inputs * p.outputs * p.itemsize
     count = min(max(2, math.ceil(COLD / size)), MOST_SETS)
     carry = x, jnp.zeros((1, p.frames, p.tokens, p.outputs), dtype)
-    return carry, [operands(jax.random.fold_in(key, n)) for n in range(count)]
+    drawn = [operands(jax.random.fold_in(key, n)) for n in range(count)]
+    return carry, Stack(jax.tree.map(lambda *sets: jnp.stack(sets), *drawn), count)
 
 
 def _dense(carry: Any, operands: Any, *, call: Callable[..., Array]) -> Any:

@@ -7,7 +7,7 @@ something of the one before (`linked`), and no output may be read in part alone
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from pallas_kernels.choice import Op
-from pallas_kernels.timing import Step
+from pallas_kernels.timing import Sets, Step
 
 OURS = ("triton", "mosaic")  # how the names of our own kernels begin
 DEFINITION = "reference"  # the backend that is obviously right, in float32
@@ -33,7 +33,7 @@ class Rival:
     """
 
     step: Step
-    sets: Sequence[Any]
+    sets: Sets
     wanted: Any
     complete: bool = True
 
@@ -78,7 +78,7 @@ class Contest:
     op: Op
     problem: Any
     backends: tuple[str, ...]
-    draw: Callable[[], tuple[Any, Sequence[Any]]]
+    draw: Callable[[], tuple[Any, Sets]]
     step: Callable[[str, Any], Step]
     bytes_moved: float
     flops: float
@@ -100,7 +100,7 @@ class Contest:
 
 
 def same_operands(
-    steps: Mapping[str, Step], exact: Step, carry: Any, sets: Sequence[Any]
+    steps: Mapping[str, Step], exact: Step, carry: Any, sets: Sets
 ) -> dict[str, Rival]:
     """Rivals that all read the same and are all compared with one definition."""
     wanted = jax.jit(exact)(carry, sets[0])

@@ -27,8 +27,10 @@ from pallas_kernels.timing import Step
 HALF = jnp.bfloat16
 SETS = 8
 BACKENDS = ("triton", "xla")
-# Rounded once by each, perhaps to either side.
+# Rounded once by each, perhaps to either side. On a GPU XLA also keeps the residual's
+# sum unrounded where it normalises it, and a float8 number's neighbour is far away.
 TOLERANCE = 1e-2
+TOLERANCE_FLOAT8 = 2e-2
 
 
 def draw(seed: int, *shape: int, scale: float = 1.0) -> Array:
@@ -98,7 +100,7 @@ def norm_contest(problem: norm_problem.Problem, interpret: bool) -> Contest:
         step=functools.partial(_norm_step, p, interpret),
         bytes_moved=float(numbers * ((6 if p.gated else 2) + written)),
         flops=0.0,
-        tolerance=TOLERANCE,
+        tolerance=TOLERANCE_FLOAT8 if p.to == "float8_e4m3fn" else TOLERANCE,
     )
 
 

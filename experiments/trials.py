@@ -1,7 +1,7 @@
 """Compiled candidates of one case: checked, timed, and the best of each backend."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import jax
 from experiments.chain_builder import first_line
 from pallas_kernels import timing
 from pallas_kernels.choice import Op
-from pallas_kernels.timing import Chain
+from pallas_kernels.timing import Chain, Sets
 
 FINALISTS = 5  # of a backend: small differences among the first are noise
 LONGER = 4  # times as many repeats for them
@@ -42,7 +42,7 @@ class Trial:
 def run_all(
     chains: Mapping[Candidate, Chain],
     carry: Any,
-    sets: Sequence[Any],
+    sets: Sets,
     wanted: Any,
     repeats: int,
 ) -> dict[Candidate, Trial | str]:
@@ -64,7 +64,7 @@ def best_of_each(
     chains: Mapping[Candidate, Chain],
     trials: Mapping[Candidate, Trial],
     carry: Any,
-    sets: Sequence[Any],
+    sets: Sets,
     repeats: int,
 ) -> dict[Candidate, float]:
     """Microseconds of the fastest candidate of each backend, fastest first.

@@ -10,13 +10,14 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 Step = Callable[[Any, Any], Any]  # (carry, operands) -> carry of the same kind
+Sets: TypeAlias = "Sequence[Any] | Stack"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Chain:
     run: Callable[..., tuple[Any, Any]]
     calls: int
 
-    def time(self, carry: Any, sets: Sequence[Any], repeats: int) -> Timed:
+    def time(self, carry: Any, sets: Sets, repeats: int) -> Timed:
         """Runs once to warm up, then `repeats` times by the clock."""
         first, _ = jax.block_until_ready(self.run(carry, sets))
         seconds = []
@@ -57,13 +58,36 @@ class Chain:
         return Timed(first, statistics.median(seconds) * scale, spread)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """Sets of operands that lie one behind the other, as the layers of a model do.
+
+    Attributes:
+      operands: a tree of arrays whose first axis counts the sets.
+      count: of sets.
+    """
+
+    operands: Any
+    count: int = dataclasses.field(metadata={"static": True})
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        if not 0 <= index < self.count:
+            raise IndexError(index)  # where iteration ends
+        return jax.tree.map(lambda x: x[index], self.operands)
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
     """About `wanted` calls of a step: all sets in turn, at least eight a round.
 
     Sets of operands that together exceed the L2 cache keep it cold, as it is between
-    the layers of a model. They are separate arguments: taking a set out of a stack
-    would copy it. The rounds are a loop, whose turns cost the host something; eight
+    the layers of a model. They are separate arguments, or a `Stack` where a model has
+    one too: whether a set is read there in place or copied out of it is then part of
+    what is timed. The rounds are a loop, whose turns cost the host something; eight
     calls a turn hide that.
 
     Attributes:
@@ -89,7 +113,7 @@ class Program:
         """How many it makes."""
         return 1 + self._rounds * len(self._round)
 
-    def __call__(self, carry: Any, sets: Sequence[Any]) -> tuple[Any, Any]:
+    def __call__(self, carry: Any, sets: Sets) -> tuple[Any, Any]:
         """Output of the first call, and of the last."""
         one = jax.jit(self.step)  # traced and lowered once, however often it is called
         first = one(carry, sets[0])
@@ -102,7 +126,7 @@ class Program:
         return first, jax.lax.fori_loop(0, self._rounds, turn, first)
 
 
-def compile_chain(step: Step, carry: Any, sets: Sequence[Any], calls: int) -> Chain:
+def compile_chain(step: Step, carry: Any, sets: Sets, calls: int) -> Chain:
     """Compiles a `Program` of these operands."""
     program = Program(step, len(sets), calls)
     return Chain(jax.jit(program).lower(carry, sets).compile(), program.calls)
