@@ -13,6 +13,7 @@ import math
 import os
 import pathlib
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -101,9 +102,11 @@ def _commit() -> str | None:
 
 
 def _command() -> str:
+    """What was called; of folders outside of the project only the last name is told."""
     spec = sys.modules["__main__"].__spec__
     program = ["-m", spec.name] if spec else [os.path.basename(sys.argv[0])]
-    return shlex.join(["python", *program, *sys.argv[1:]])
+    told = [re.sub(r"(^|[=,])/(?:[^/,]+/)*", r"\1", word) for word in sys.argv[1:]]
+    return shlex.join(["python", *program, *told])
 
 
 def write_results(

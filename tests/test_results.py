@@ -83,7 +83,13 @@ def test_a_record_says_which_code_ran_when_and_how(tmp_path):
         "print(json.dumps(device_setup()))\n"
     )
     run = subprocess.run(
-        [sys.executable, "-m", "measure", "--name=two words"],
+        [
+            sys.executable,
+            "-m",
+            "measure",
+            "--name=two words",
+            "--out=/some/where/a.json",
+        ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
         capture_output=True,
@@ -91,7 +97,7 @@ def test_a_record_says_which_code_ran_when_and_how(tmp_path):
         check=True,
     )
     setup = json.loads(run.stdout)
-    assert setup["command"] == "python -m measure '--name=two words'"
+    assert setup["command"] == "python -m measure '--name=two words' --out=a.json"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", setup["date"])
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True
