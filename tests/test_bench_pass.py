@@ -23,7 +23,6 @@ TINY = {
     "calls": 3,
     "passes": 2,
     "repeats": 1,
-    "compilers": 2,
 }
 
 
@@ -38,7 +37,11 @@ def run(out, **settings):
 @pytest.mark.slow
 def test_combinations_are_checked_timed_and_recorded(tmp_path, capsys):
     out = tmp_path / "pass.json"
-    results = run(out, combinations=["xla", "xla+int8+linear=xla", "triton"])
+    results = run(
+        out,
+        combinations=["xla", "xla+int8+linear=xla", "triton"],
+        programs=["pass", "chain", "step"],
+    )
     for name in ("xla/4", "xla+int8+linear=xla/4"):
         for kind in ("p50", "p95", "p99", "max", "back_to_back", "chained"):
             assert results[f"pass_ms/{name}/{kind}"] > 0
