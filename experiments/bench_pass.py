@@ -186,7 +186,7 @@ def _held(params: Any, jobs: list[Job]) -> dict[str | None, Any]:
 
 def _exact(job: Job, params: Any) -> Any:
     """What a pass should leave, float32."""
-    carry = jax.jit(job.runs.carry)()
+    carry = jax.jit(job.runs.carry)(params["denoiser"])
     exact = jax.jit(job.runs.exact(), donate_argnums=1)
     return jax.jit(job.runs.outcome)(exact(params["denoiser"], carry))
 

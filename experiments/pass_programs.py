@@ -15,11 +15,12 @@ from jaxtyping import Array
 from mirage_jax import cache as frame_cache
 from mirage_jax.cache import FrameCache
 from mirage_jax.config import DOWNSAMPLE, ModelConfig
-from mirage_jax.denoiser import denoise_frame
+from mirage_jax.denoiser import Condition, condition, denoise_frame
 from mirage_jax.errors import MirageError
 from mirage_jax.stream import StreamConfig
 
 Params = dict[str, Any]
+Carry = tuple[Array, FrameCache, Condition]
 BACKENDS = ("attention", "kernels", "linear")  # fields of StreamConfig
 EIGHT_BIT = {"int8": "int8", "float8": "float8_e4m3fn"}
 BASES = ("xla", "kernels", "triton", "mosaic")
@@ -77,15 +78,15 @@ def side_of(tokens: int, model: ModelConfig) -> int:
 class Pass:
     """One pass of one combination, from a carry to the next.
 
-    The carry is (latents, cache): what a pass predicts is the next pass's noisy latent
-    and says its flow time, so that nothing of a pass can be left out or taken out of a
-    loop, and every pass begins a frame of its own.
+    The carry is (latents, cache, condition): what a pass predicts is the next pass's
+    noisy latent, so that nothing of a pass can be left out or taken out of a loop, and
+    every pass begins a frame of its own. The condition stays as it is, as in a stream.
     """
 
     model: ModelConfig
     stream: StreamConfig
 
-    def carry(self) -> tuple[Array, FrameCache]:
+    def carry(self, denoiser: Params) -> Carry:
         """A full ring and a noisy latent, both random; to be compiled.
 
         K are of unit spread, as after their norm.
@@ -101,25 +102,29 @@ class Pass:
         age = jnp.tile(age[None].astype(jnp.int32), (s.batch, 1))
         latents = (s.batch, 1, *s.grid, self.model.codec.channels)
         noise = jax.random.normal(keys[2], latents)
-        return noise, dataclasses.replace(cache, k=k, v=v, age=age)
+        cache = dataclasses.replace(cache, k=k, v=v, age=age)
+        return noise, cache, self._condition(denoiser)
 
-    def __call__(
-        self, denoiser: Params, carry: tuple[Array, FrameCache]
-    ) -> tuple[Array, FrameCache]:
+    def _condition(self, denoiser: Params) -> Condition:
+        """That of the middle of two steps."""
+        s, half = self.stream, jnp.full((self.stream.batch, 1), 0.5)
+        dtype = jnp.dtype(s.dtype)
+        return condition(denoiser, self.model.denoiser, half, half, s.grid, dtype)
+
+    def __call__(self, denoiser: Params, carry: Carry) -> Carry:
         """One frame's pass; the cache is written in place if the carry is donated."""
         s = self.stream
-        latents, cache = carry
+        latents, cache, given = carry
         cache = frame_cache.advance(cache)
         bias = denoiser["slot_bias"].astype(jnp.float32)
         ones = jnp.ones(latents.shape[:2])
-        return denoise_frame(
+        latents, cache = denoise_frame(
             denoiser,
             self.model,
             latents,
             0.5 * latents[:, :, ::-1],  # some source
             ones > 0,
-            jax.nn.sigmoid(latents[:, :, 0, 0, 0]),
-            ones,
+            given,
             cache,
             frame_cache.age_bias(bias, cache.age),
             dtype=jnp.dtype(s.dtype),
@@ -129,6 +134,7 @@ class Pass:
             linear=s.linear,
             unroll=s.unroll,
         )
+        return latents, cache, given
 
     def chained(self, passes: int) -> Callable[..., Any]:
         """As many passes in one program, each on what the one before it left."""
@@ -151,16 +157,18 @@ class Pass:
         plain = Pass(self.model, stream)
 
         def program(denoiser: Params, carry: Any) -> Any:
-            latents, cache = carry
+            latents, cache, _ = carry
             k, v = (x.astype(jnp.float32) for x in (cache.k, cache.v))
+            cache = dataclasses.replace(cache, k=k, v=v)
             with jax.default_matmul_precision("highest"):
-                return plain(denoiser, (latents, dataclasses.replace(cache, k=k, v=v)))
+                given = plain._condition(denoiser)
+                return plain(denoiser, (latents, cache, given))
 
         return program
 
-    def outcome(self, carry: tuple[Array, FrameCache]) -> dict[str, Array]:
+    def outcome(self, carry: Carry) -> dict[str, Array]:
         """What a pass leaves: latents, and K and V of the frame in all layers."""
-        latents, cache = carry
+        latents, cache, _ = carry
         c = self.model.denoiser
         tokens = frame_cache.frame_tokens(cache, c)
         start = frame_cache.slot_start(cache.cursor, c, tokens)

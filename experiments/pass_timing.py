@@ -72,7 +72,7 @@ class Job:
             state = jax.eval_shape(self.open, params)
             return step.lower(params, state, self.source())
         program = self.runs if name == "pass" else self.runs.chained(self.passes)
-        carry = jax.eval_shape(self.runs.carry)
+        carry = jax.eval_shape(self.runs.carry, params["denoiser"])
         return jax.jit(program, donate_argnums=1).lower(params["denoiser"], carry)
 
     def open(self, params: Any) -> Any:
@@ -108,7 +108,7 @@ def measure(
     denoiser = params["denoiser"]
     fresh = jax.jit(job.runs.carry)
     run = job.compiled["pass"]
-    carry = run(denoiser, fresh())
+    carry = run(denoiser, fresh(denoiser))
     error = timing.relative_error(jax.jit(job.runs.outcome)(carry), wanted)
     found = dataclasses.replace(found, error=error, compile_s=job.compile_s)
 

@@ -46,7 +46,8 @@ _OUT = flags.DEFINE_string(
 )
 
 WARM_UP = 3
-Program = tuple[Callable[..., Any], Callable[[], Any]]  # carry -> carry, first carry
+# (weights, carry) -> carry, and weights -> the first carry
+Program = tuple[Callable[..., Any], Callable[[Any], Any]]
 
 
 def profile_kernels() -> None:
@@ -64,7 +65,7 @@ def profile_kernels() -> None:
     results: list[Result] = []
     for name in _PROGRAMS.value:
         call, first = programs[name]
-        kernels = by_kernel(_trace(call, params, first()), _CALLS.value)
+        kernels = by_kernel(_trace(call, params, first(params)), _CALLS.value)
         print(table(name, kernels, _SHOWN.value), flush=True)
         results += to_results(name, kernels)
     setup = device_setup() | {
@@ -107,12 +108,12 @@ def _programs(model: ModelConfig, stream: StreamConfig) -> dict[str, Program]:
         return latent + 1e-3 * picture[0, 0, 0, 0].astype(jnp.float32)
 
     return {
-        "encode": (encode, lambda: jax.random.bits(key, pictures, jnp.uint8)),
+        "encode": (encode, lambda _: jax.random.bits(key, pictures, jnp.uint8)),
         "pass": (
             lambda params, carry: one_pass(params["denoiser"], carry),
-            lambda: jax.jit(one_pass.carry)(),
+            lambda params: jax.jit(one_pass.carry)(params["denoiser"]),
         ),
-        "decode": (decode, lambda: jax.random.normal(key, grid)),
+        "decode": (decode, lambda _: jax.random.normal(key, grid)),
     }
 
 

@@ -24,14 +24,16 @@ from mirage_jax.transformer import DENSE
 MATRICES = ("kernel", "values")  # parameters that are multiplied with
 STAGES = (
     "stem",
-    "conditioning",
     "norms",
     *DENSE,
     "commit",
     "attention",
     "head",
-    "prompt",  # outside of the pass: its K and V wait in their slot
+    "conditioning",
+    "prompt",
 )
+# Outside of the frame: what they give waits in the state of the stream.
+OPENING = ("conditioning", "prompt")
 # What a block does after its commit: nobody reads it of the last layer of a pass that
 # only commits.
 AFTER_COMMIT = ("attention", "out", "up", "down")
@@ -139,11 +141,11 @@ def pass_stages(
     held = jax.eval_shape(lambda: device_weights(_fresh(model), stream))["denoiser"]
     for path, leaf in jax.tree_util.tree_leaves_with_path(held):
         names = [entry.key for entry in path]
-        stage, uses = _stage_and_uses(names, rows, streams * frames)
+        stage, uses = _stage_and_uses(names, rows)
         size = math.prod(leaf.shape)
         if names[-1] != "scale":  # those of 8-bit weights were not learnt
             add(stage, parameters=size)
-        if stage == "prompt" or (stage == "head" and not predicts):
+        if stage in OPENING or (stage == "head" and not predicts):
             continue
         layers = 1
         if names[0] in ("blocks", "slot_bias"):  # stacked by layer
@@ -189,7 +191,7 @@ def _fresh(model: ModelConfig) -> dict:
     return {"denoiser": init_denoiser(jax.random.key(0), model)}
 
 
-def _stage_and_uses(names: list[str], rows: int, frames: int) -> tuple[str, int]:
+def _stage_and_uses(names: list[str], rows: int) -> tuple[str, int]:
     """Stage of a parameter, and how many rows a dense layer of it multiplies."""
     top = names[0]
     if top == "blocks":
@@ -200,6 +202,4 @@ def _stage_and_uses(names: list[str], rows: int, frames: int) -> tuple[str, int]
         return ("norms" if names[1] == "table" else "commit"), 0
     if top == "slot_bias":
         return "attention", 0
-    if top == "conditioning":
-        return top, frames
-    return top, (0 if top == "prompt" else rows)
+    return top, (0 if top in OPENING else rows)

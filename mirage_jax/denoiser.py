@@ -17,6 +17,7 @@ import dataclasses
 import math
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,10 +109,39 @@ def prompt_slots(
     return k.astype(dtype), v.astype(dtype)
 
 
-def _conditioning(params, config, tau, step_size, grid, dtype):
+@flax.struct.dataclass
+class Condition:
+    """What flow time, step size and frame size tell the blocks and the head.
+
+    Attributes:
+      blocks: modulation that all blocks share, of each frame.
+      head: shift and scale of the last norm.
+    """
+
+    blocks: Float[Array, "B G 6 D"]
+    head: Float[Array, "B G 2 D"]
+
+    def of_frames(self, start: int, end: int) -> "Condition":
+        """That of some of the frames."""
+        return Condition(self.blocks[:, start:end], self.head[:, start:end])
+
+
+def condition(
+    params: Params,
+    config: DenoiserConfig,
+    tau: Float[Array, "B G"],
+    step_size: Float[Array, "B G"],
+    grid: tuple[int, int],
+    dtype: Any,
+) -> Condition:
+    """The condition of frames with a latent grid (h, w).
+
+    It depends on nothing that a stream sees, so a stream computes it once.
+    """
     module = Conditioning(config, dtype)
     octave = math.log2(min(grid) / REFERENCE_CELLS)
-    return module.apply({"params": params["conditioning"]}, tau, step_size, octave)
+    variables = {"params": params["conditioning"]}
+    return Condition(*module.apply(variables, tau, step_size, octave))
 
 
 def clip_slot_bias(
@@ -154,7 +184,7 @@ def denoise_clip(
     c = config.denoiser
     b, frames, height, width, channels = noisy.shape
     x = Stem(c, dtype).apply({"params": params["stem"]}, noisy, source, present)
-    modulation, last = _conditioning(params, c, tau, step_size, (height, width), dtype)
+    given = condition(params, c, tau, step_size, (height, width), dtype)
     tokens = prompt_tokens(params, c, prompt, dtype)
     angles = rope_angles(height // c.patch, width // c.patch, c.head_width)
     angles = jnp.tile(angles, (frames, 1))
@@ -179,13 +209,14 @@ def denoise_clip(
             )
             return out, None
 
-        own = block.apply(variables, modulation, method=Block.modulate)
+        own = block.apply(variables, given.blocks, method=Block.modulate)
         return block.apply(variables, residual, own, attend)
 
     layers = (params["blocks"], params["slot_bias"])
     residual, _ = jax.lax.scan(layer, open_residual(x), layers)
     head = Head(c, channels, dtype)
-    return head.apply({"params": params["head"]}, residual, last, source, present)
+    variables = {"params": params["head"]}
+    return head.apply(variables, residual, given.head, source, present)
 
 
 def denoise_frame(
@@ -194,8 +225,7 @@ def denoise_frame(
     noisy: Float[Array, "B G h w C"],
     source: Float[Array, "B G h w C"],
     present: Bool[Array, "B G"],
-    tau: Float[Array, "B G"],
-    step_size: Float[Array, "B G"],
+    given: Condition,
     cache: FrameCache,
     slot_bias: Float[Array, "L B G K S"],
     *,
@@ -210,10 +240,10 @@ def denoise_frame(
 
     The last of the G frames is the current one; with G = 2 the first is the frame
     before it. Each frame's K and V go into its ring slot before attention reads all
-    slots in place. `backend` is that of attention, `kernels` that of norms and commit,
-    `linear` that of dense layers; in 8 bits, named by `eight_bit`, their parameters are
-    those of `device_weights`. Returns the predicted clean latents and the written
-    cache.
+    slots in place. `given` is the `condition` of the G frames. `backend` is that of
+    attention, `kernels` that of norms and commit, `linear` that of dense layers; in 8
+    bits, named by `eight_bit`, their parameters are those of `device_weights`. Returns
+    the predicted clean latents and the written cache.
     """
     c = config.denoiser
     b, groups, height, width, channels = noisy.shape
@@ -222,7 +252,6 @@ def denoise_frame(
     age = jnp.arange(groups - 1, -1, -1)
     starts = slot_start((cache.cursor - age) % ring, c, n)  # [G]
     x = Stem(c, dtype).apply({"params": params["stem"]}, noisy, source, present)
-    modulation, last = _conditioning(params, c, tau, step_size, (height, width), dtype)
     angles = rope_angles(height // c.patch, width // c.patch, c.head_width)
     angles = jnp.tile(angles, (groups, 1))
     cos, sin = jnp.cos(angles), jnp.sin(angles)
@@ -261,7 +290,7 @@ def denoise_frame(
         return (residual, *slots), None
 
     def modulate(weights):
-        return block.apply({"params": weights}, modulation, method=Block.modulate)
+        return block.apply({"params": weights}, given.blocks, method=Block.modulate)
 
     carry = (open_residual(x), cache.k, cache.v)
     # Of all layers at once: kernels of their own would take longer than the additions.
@@ -278,5 +307,6 @@ def denoise_frame(
         carry, _ = jax.lax.scan(layer, carry, (jnp.arange(c.layers), *layers))
     residual, k, v = carry
     head = Head(c, channels, dtype, kernels)
-    latents = head.apply({"params": params["head"]}, residual, last, source, present)
+    variables = {"params": params["head"]}
+    latents = head.apply(variables, residual, given.head, source, present)
     return latents, dataclasses.replace(cache, k=k, v=v)

@@ -23,7 +23,7 @@ from mirage_jax import cache as frame_cache
 from mirage_jax import codec, flow
 from mirage_jax.cache import FrameCache
 from mirage_jax.config import DOWNSAMPLE, TEXT_WIDTH, ModelConfig
-from mirage_jax.denoiser import denoise_frame, prompt_slots
+from mirage_jax.denoiser import Condition, condition, denoise_frame, prompt_slots
 from mirage_jax.errors import MirageError
 from pallas_kernels.eight_bit import LARGEST
 
@@ -121,6 +121,7 @@ class StreamState:
 
     Attributes:
       cache: the frame cache with prompt, anchor and ring slots.
+      schedule: condition of every frame in every pass, in the order of `pass_times`.
       source: latent of the last source that arrived, float32.
       styled: latent of the last styled frame, float32 (for the lagged commit).
       present: whether that frame was made with a source.
@@ -130,6 +131,7 @@ class StreamState:
     """
 
     cache: FrameCache
+    schedule: Condition
     source: Float[Array, "B h w C"]
     styled: Float[Array, "B h w C"]
     present: Bool[Array, " B"]
@@ -154,6 +156,7 @@ def open_stream(
         cache=frame_cache.empty_cache(
             model.denoiser, batch, tokens, jnp.dtype(stream.dtype)
         ),
+        schedule=_schedule(params["denoiser"], model, stream),
         # Two buffers: the state is donated, and a buffer can be donated once.
         source=jnp.zeros(latents),
         styled=jnp.zeros(latents),
@@ -164,6 +167,25 @@ def open_stream(
         key=jax.random.split(key, batch),
     )
     return set_prompt(params, model, state, prompt)
+
+
+def pass_times(stream: StreamConfig) -> list[tuple[float, ...]]:
+    """Flow times of the frames in each pass of a frame; 1 is a finished one's."""
+    times: list[tuple[float, ...]] = [(t,) for t in flow.times_of_steps(stream.steps)]
+    if stream.commit == "lagged":
+        times[0] = (1.0, *times[0])
+    if stream.commit == "clean":
+        times.append((1.0,))
+    return times
+
+
+def _schedule(denoiser: Params, model: ModelConfig, stream: StreamConfig) -> Condition:
+    """The condition of all frames in all passes, one after the other."""
+    tau = jnp.asarray([t for times in pass_times(stream) for t in times])
+    tau = jnp.tile(tau[None], (stream.batch, 1))
+    step_size = jnp.full_like(tau, 1 / stream.steps)
+    dtype = jnp.dtype(stream.dtype)
+    return condition(denoiser, model.denoiser, tau, step_size, stream.grid, dtype)
 
 
 def set_prompt(
@@ -241,27 +263,26 @@ def _denoise(
     now = frame_cache.age_bias(bias, cache.age)
     x = _noise(state, stream, model.codec.channels)[:, None]
     source, present = source[:, None], present[:, None]
-    step_size = jnp.full((stream.batch, 1), 1 / stream.steps)
-    for index, time in enumerate(flow.times_of_steps(stream.steps)):
-        tau = jnp.full((stream.batch, 1), time)
-        if stream.commit == "lagged" and index == 0:
+    step_size, done = jnp.full((stream.batch, 1), 1 / stream.steps), 0
+    for times in pass_times(stream):
+        given = state.schedule.of_frames(done, done + len(times))
+        done += len(times)
+        if len(times) == 2:  # the frame before this one, and this one
             before = frame_cache.age_bias(bias, frame_cache.previous_age(cache.age))
             predicted, cache = run(
                 jnp.concatenate([state.styled[:, None], x], axis=1),
                 jnp.concatenate([state.source[:, None], source], axis=1),
                 jnp.concatenate([state.present[:, None], present], axis=1),
-                jnp.concatenate([jnp.ones_like(tau), tau], axis=1),
-                jnp.concatenate([step_size, step_size], axis=1),
+                given,
                 cache,
                 jnp.concatenate([before, now], axis=2),
             )
             predicted = predicted[:, 1:]
         else:
-            predicted, cache = run(x, source, present, tau, step_size, cache, now)
-        x = flow.take_step(x, predicted, tau, step_size)
-    if stream.commit == "clean":
-        tau = jnp.ones((stream.batch, 1))
-        _, cache = run(x, source, present, tau, step_size, cache, now)
+            predicted, cache = run(x, source, present, given, cache, now)
+        if times[-1] < 1:  # else the pass is there for its commit alone
+            tau = jnp.full((stream.batch, 1), times[-1])
+            x = flow.take_step(x, predicted, tau, step_size)
     return x[:, 0], cache
 
 
@@ -315,6 +336,7 @@ def stream_step(
         picture = jnp.round(jnp.clip(picture, 0, 1) * 255).astype(jnp.uint8)
     state = StreamState(
         cache=cache,
+        schedule=state.schedule,
         source=latent,
         styled=styled,
         present=present,

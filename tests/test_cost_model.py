@@ -59,15 +59,15 @@ def test_every_parameter_belongs_to_a_stage(name):
 
 
 @pytest.mark.parametrize("eight_bit", [None, "int8", "float8_e4m3fn"])
-def test_a_pass_reads_the_weights_that_are_held_but_for_the_prompts(eight_bit):
+def test_a_pass_reads_the_weights_that_are_held_but_for_those_of_the_opening(eight_bit):
     stream = StreamConfig(eight_bit=eight_bit)
     key = jax.random.key(0)
     held = jax.eval_shape(
         lambda: device_weights({"denoiser": init_denoiser(key, BIG)}, stream)
     )["denoiser"]
     read = sum(stage.weight_bytes for stage in pass_stages(BIG, stream))
-    prompt = held_bytes(held["prompt"]) + held_bytes(held["blocks"]["prompt"])
-    assert read == held_bytes(held) - prompt
+    opening = held["prompt"], held["blocks"]["prompt"], held["conditioning"]
+    assert read == held_bytes(held) - sum(map(held_bytes, opening))
 
 
 def test_the_880m_model_is_of_that_size():

@@ -45,7 +45,7 @@ def test_a_profile_without_kernels_is_an_error():
 def test_programs_return_the_next_carry(name):
     stream = dataclasses.replace(toy_model.settings(), batch=1)
     call, first = profile_kernels._programs(toy_model.MODEL, stream)[name]
-    carry = jax.eval_shape(first)
+    carry = jax.eval_shape(first, toy_model.params())
     found = jax.eval_shape(call, toy_model.params(), carry)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), found) == jax.tree.map(
         lambda x: (x.shape, x.dtype), carry

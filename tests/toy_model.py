@@ -118,7 +118,7 @@ def of_stream(state: StreamState, number: int) -> StreamState:
         cursor=state.cache.cursor + 0,  # a buffer of its own: it will be donated
     )
     rest = {
-        field.name: getattr(state, field.name)[only]
+        field.name: jax.tree.map(lambda x: x[only], getattr(state, field.name))
         for field in dataclasses.fields(state)
         if field.name != "cache"
     }
