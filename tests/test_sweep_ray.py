@@ -1,0 +1,150 @@
+"""Sweeps on a Ray cluster, with a stand-in for Ray, which is an optional extra."""
+
+import dataclasses
+import signal
+import sys
+import time
+import tomllib
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import sweep_workers
+from experiments.sweep_runs import Outcome, Run
+from experiments.sweep_workers import RayWorkers, run_to_end
+from mirage_jax.errors import MirageError
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclasses.dataclass(eq=False)
+class Task:
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+class RayError(Exception):
+    pass
+
+
+class FakeRay(types.ModuleType):
+    """As much of Ray as a sweep uses; a task runs when its outcome is asked for."""
+
+    exceptions = types.SimpleNamespace(RayError=RayError)
+
+    def __init__(self, gpus: int, broken: bool) -> None:
+        super().__init__("ray")
+        self.gpus, self.broken = gpus, broken
+        self.cancelled: list[Task] = []
+        self.options: dict[str, Any] = {}
+
+    def init(self, address, **settings):
+        if address == "nowhere":
+            raise ConnectionError("nobody answers\nat all")
+
+    def cluster_resources(self):
+        return {"CPU": 2.0} | ({"GPU": float(self.gpus)} if self.gpus else {})
+
+    def remote(self, function):
+        def options(**given):
+            self.options = given
+            return types.SimpleNamespace(remote=lambda *given: Task(function, given))
+
+        return types.SimpleNamespace(options=options)
+
+    def wait(self, tasks, num_returns=1, timeout=None):
+        return tasks[:num_returns], tasks[num_returns:]
+
+    def get(self, task):
+        if self.broken:
+            raise RayError("the worker\ndied")
+        return task.function(*task.arguments)
+
+    def cancel(self, task):
+        self.cancelled.append(task)
+
+    def shutdown(self):
+        pass
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """Makes a cluster that is not there, and workers on it."""
+
+    def make(workers=None, address="auto", gpus=0, broken=False):
+        module = FakeRay(gpus, broken)
+        monkeypatch.setitem(sys.modules, "ray", module)
+        monkeypatch.chdir(ROOT)
+        return module, RayWorkers(workers, address)
+
+    return make
+
+
+@pytest.fixture
+def run(tmp_path):
+    base = ("--out={folder}",)
+    return Run("tests.toy_experiment", base, (("--steps", "2"),), tmp_path)
+
+
+def test_a_cluster_runs_a_run_and_gives_it_gpus(cluster, run):
+    module, workers = cluster(gpus=5, workers=2)
+    assert module.options["num_gpus"] == 2
+    workers.start(run)
+    [(ended, outcome)] = workers.ended()
+    assert ended == run and outcome.exit_status == 0
+    assert (run.folder / "toy.json").exists()
+    assert workers.ended() == []
+
+
+def test_a_lost_machine_is_a_failed_run(cluster, run):
+    _, workers = cluster(broken=True)
+    workers.start(run)
+    assert not workers.has_room()
+    [(_, outcome)] = workers.ended()
+    assert outcome.exit_status == 1 and run.complaint() == "the worker died"
+
+
+def test_stopping_a_cluster_cancels_its_tasks(cluster, run):
+    module, workers = cluster()
+    workers.start(run)
+    [(stopped, outcome)] = workers.stop()
+    assert stopped == run and isinstance(outcome, Outcome)
+    assert outcome.exit_status is None and len(module.cancelled) == 1
+
+
+def test_an_interrupted_task_lets_its_run_save(run, monkeypatch):
+    """As Ray does it: with Ctrl-C masked, an exception between two instructions."""
+    monkeypatch.chdir(ROOT)
+    waits = Run(run.script, run.base, (("--wait", "true"),), run.sweep)
+    sleep = time.sleep
+
+    def interrupt(seconds):
+        sleep(seconds)
+        if (waits.folder / "waiting").exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep_workers.time, "sleep", interrupt)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_to_end(waits.arguments, waits.folder, str(ROOT))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert (waits.folder / "saved").exists()
+
+
+def test_no_cluster_is_one_line(cluster):
+    with pytest.raises(MirageError, match="--ray=nowhere: nobody answers;") as error:
+        cluster(address="nowhere")
+    assert "\n" not in str(error.value)
+
+
+def test_without_ray_its_flag_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MirageError, match=r"pip install -e '.\[ray\]'"):
+        RayWorkers(1, "auto")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"]["ray"]
