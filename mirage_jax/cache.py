@@ -90,12 +90,12 @@ def age_bias(
     """
     by_age = bias.shape[-1] - 2  # ages that have a number
     # One look-up for all slots: joined parts would be one more kernel a layer.
-    column = jnp.clip(age, 0)[:, 1:] + 2
-    first = jnp.arange(2)[None] + jnp.zeros_like(age[:, :1])  # prompt, anchor
-    columns = jnp.concatenate([first, column], axis=1)
+    first = jnp.broadcast_to(jnp.arange(2), (len(age), 2))  # prompt, anchor
+    columns = jnp.concatenate([first, jnp.clip(age[:, 1:], 0) + 2], axis=1)
     # The anchor is the ring's frame 0 until that leaves the ring; it is seen once.
-    held = jnp.where(age[:, :1] >= by_age, 0, EMPTY)
-    seen = jnp.concatenate([jnp.zeros_like(held), held, age[:, 1:]], axis=1) != EMPTY
+    anchored = age[:, :1] >= by_age
+    prompted = jnp.ones_like(anchored)
+    seen = jnp.concatenate([prompted, anchored, age[:, 1:] != EMPTY], axis=1)
     found = jnp.take(bias, columns, axis=-1)  # [L, K, B, S]
     found = jnp.where(seen[None, None], found, EMPTY_SLOT)
     return found.transpose(0, 2, 1, 3)[:, :, None]

@@ -1,4 +1,7 @@
-"""A machine with an H100, as the dispatchers see it: import `fresh` to be on one."""
+"""What the dispatchers see: `no_tables` on this machine, with `fresh` an H100 too.
+
+Importing a fixture is enough; `fresh` builds on the other, so import both for it.
+"""
 
 import pytest
 
@@ -24,10 +27,17 @@ def forget() -> None:
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch, tmp_path):
-    """An H100 without a table, and nothing remembered of other tests."""
-    monkeypatch.setattr(tuned_table, "FOLDER", tmp_path)
-    monkeypatch.setattr(device, "present", lambda: H100)
+def no_tables(monkeypatch, tmp_path):
+    """No device has a table, and nothing is remembered of other tests."""
+    folder = tmp_path / "tuned"
+    folder.mkdir()
+    monkeypatch.setattr(tuned_table, "FOLDER", folder)
     forget()
     yield
     forget()
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch, no_tables):
+    """An H100 without a table, and nothing remembered of other tests."""
+    monkeypatch.setattr(device, "present", lambda: H100)

@@ -9,27 +9,20 @@ import jax.numpy as jnp
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from an_h100 import no_tables  # noqa: F401
 
 from experiments import autotune, chain_builder, search_spaces
 from experiments.chain_builder import compile_lowered, lower
 from experiments.kernel_cases import contests, frame_loop
 from experiments.trials import Candidate, Trial, run_all
 from mirage_jax.results import read_results
-from pallas_kernels import choice, timing, tuned_table
+from pallas_kernels import choice, timing
 from pallas_kernels.device import INTERPRETER, Device
 from pallas_kernels.modulated_norm import triton as norms
 from pallas_kernels.timing import Program
 
 TINY = {"calls": 1, "repeats": 1, "sets": 2, "most": 2, "workers": 1, "interpret": True}
 CONTESTS = contests(True, most_sets=2)
-
-
-@pytest.fixture(autouse=True)
-def no_tables(monkeypatch, tmp_path):
-    monkeypatch.setattr(tuned_table, "FOLDER", tmp_path / "tuned")
-    yield
-    tuned_table.entries.cache_clear()
-    choice.measured.cache_clear()
 
 
 def run(**settings):

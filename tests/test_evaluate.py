@@ -11,39 +11,25 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from moving_blob import blob_clip, write_clip
+from noisy_model import CONFIG, noisy_params, save_noisy_model
 
 from experiments import evaluate
 from mirage_jax import stream as streams
-from mirage_jax.codec import init_codec
-from mirage_jax.config import TEXT_WIDTH, model_config
+from mirage_jax.config import TEXT_WIDTH
 from mirage_jax.data.teachers import Style, find_style, shipped_styles
-from mirage_jax.denoiser import init_denoiser
 from mirage_jax.evaluation import clips, streaming, summary
 from mirage_jax.evaluation.quality import Case, Plan, SizeBench
 from mirage_jax.evaluation.targets import loop_context, loop_index, make_targets
 from mirage_jax.results import read_results
 from mirage_jax.stream import StreamConfig
-from mirage_jax.weights import Model, save_weights
+from mirage_jax.weights import Model
 
 SIDE, LENGTH = 64, 16
-CONFIG = model_config("test")
 
 
 @pytest.fixture(scope="module")
 def model():
-    codec_key, denoiser_key = jax.random.split(jax.random.key(0))
-    params = {
-        "codec": init_codec(codec_key, CONFIG.codec),
-        "denoiser": init_denoiser(denoiser_key, CONFIG),
-    }
-    random = np.random.default_rng(0)
-
-    def stir(leaf):
-        # Fresh models start with zeros that hide the history from the output.
-        noise = random.normal(0, 0.05, leaf.shape).astype(np.float32)
-        return np.asarray(leaf) + noise
-
-    return Model(CONFIG, jax.tree.map(stir, params), "0" * 64)
+    return Model(CONFIG, noisy_params(), "0" * 64)
 
 
 @pytest.fixture(scope="module")
@@ -207,10 +193,7 @@ def own_flags():
 
 def test_script_from_files_to_files(tmp_path, model, monkeypatch, capsys, own_flags):
     folder = tmp_path / "model"
-    save_weights(folder / "codec.safetensors", model.params["codec"], CONFIG.codec)
-    save_weights(
-        folder / "denoiser.safetensors", model.params["denoiser"], CONFIG.denoiser
-    )
+    save_noisy_model(folder, model.params)
     (tmp_path / "clips").mkdir()
     write_clip(tmp_path / "clips" / "blob.mp4", blob_clip(LENGTH))
     asked = []

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from an_h100 import H100, fresh  # noqa: F401
+from an_h100 import H100, fresh, no_tables  # noqa: F401
 
 from pallas_kernels import choice, device, tuned_table
 from pallas_kernels.device import Device

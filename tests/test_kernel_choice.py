@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from an_h100 import H100, forget, fresh  # noqa: F401
+from an_h100 import H100, forget, fresh, no_tables  # noqa: F401
 
 from pallas_kernels import choice, linear, linear_8bit, quantise, tuned_table
 from pallas_kernels import modulated_norm as norms

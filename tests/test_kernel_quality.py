@@ -3,45 +3,24 @@
 import importlib
 import json
 
-import jax
-import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 from moving_blob import blob_clip, write_clip
+from noisy_model import noisy_params, save_noisy_model
 
 from experiments import kernel_quality
-from mirage_jax.codec import init_codec
-from mirage_jax.config import model_config
-from mirage_jax.denoiser import init_denoiser
 from mirage_jax.errors import MirageError
 from mirage_jax.results import read_results
-from mirage_jax.weights import save_weights
 from pallas_kernels._mosaic import HAS_MOSAIC
 from pallas_kernels.device import Device
-
-CONFIG = model_config("test")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model with noise everywhere, for fresh ones begin with zeros, and a clip."""
     folder = tmp_path_factory.mktemp("kernel_quality")
-    codec_key, denoiser_key = jax.random.split(jax.random.key(0))
-    params = {
-        "codec": init_codec(codec_key, CONFIG.codec),
-        "denoiser": init_denoiser(denoiser_key, CONFIG),
-    }
-    random = np.random.default_rng(0)
-
-    def stir(leaf):
-        noise = random.normal(0, 0.05, leaf.shape).astype(np.float32)
-        return np.asarray(leaf) + noise
-
-    params = jax.tree.map(stir, params)
-    for name in ("codec", "denoiser"):
-        path = folder / "model" / f"{name}.safetensors"
-        save_weights(path, params[name], getattr(CONFIG, name))
+    save_noisy_model(folder / "model", noisy_params())
     (folder / "clips").mkdir()
     write_clip(folder / "clips" / "blob.mp4", blob_clip(16))
     return folder

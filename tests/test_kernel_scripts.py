@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from an_h100 import no_tables  # noqa: F401
 
 from experiments import bench_kernels, kernel_bars, kernel_cases
 from experiments import frame_attention_rivals as rivals
 from mirage_jax.results import read_results
-from pallas_kernels import choice, timing, tuned_table
+from pallas_kernels import timing, tuned_table
 from pallas_kernels.device import Device
 from pallas_kernels.frame_attention import triton
 from pallas_kernels.frame_attention.config import Config
@@ -23,14 +24,6 @@ from pallas_kernels.frame_attention.specs import SMALL, SPECS
 from pallas_kernels.modulated_norm import triton as norms
 
 TINY = {"calls": 1, "repeats": 1, "sets": 2, "interpret": True}
-
-
-@pytest.fixture(autouse=True)
-def no_tables(monkeypatch, tmp_path):
-    monkeypatch.setattr(tuned_table, "FOLDER", tmp_path / "tuned")
-    yield
-    tuned_table.entries.cache_clear()
-    choice.measured.cache_clear()
 
 
 @pytest.fixture
@@ -161,7 +154,7 @@ def test_without_a_gpu_the_benchmark_says_what_to_do(run):
 
 
 def test_rows_of_other_problems_stay(tmp_path):
-    path, card = tmp_path / "t.json", Device("NVIDIA X", (9, 0), 3)
+    path, card = tmp_path / "own" / "t.json", Device("NVIDIA X", (9, 0), 3)
 
     def row(batch, time):
         problem = dataclasses.asdict(Problem(batch, 1, 16, 2, 16, 0, 1, 16))
@@ -180,7 +173,7 @@ def test_rows_of_other_problems_stay(tmp_path):
     path.write_text("{")
     tuned_table.write(path, card, "op", [row(1, 1.0)])
     assert json.loads(path.read_text())["op"] == [row(1, 1.0)]
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_chain_feeds_each_call_with_the_one_before():
