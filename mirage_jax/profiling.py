@@ -78,13 +78,13 @@ class Profile:
             self._stop()  # not before: the warm-up may be all there is
             self._forget()
         if self._folder and self._done < self._end and not self._tracing:
-            jax.profiler.start_trace(self._folder)
-            self._tracing = True
+            self._start()
+        if self._tracing:
+            self._traced.append(number)
         with jax.profiler.StepTraceAnnotation(self._step, step_num=number):
             result = call(*operands)
         self._done += 1
         if self._tracing:
-            self._traced.append(number)
             if self._done in (self._warm_up, self._end):
                 jax.block_until_ready(result)
             if self._done == self._end:
@@ -103,6 +103,13 @@ class Profile:
         if self._folder:
             print(self._told(), flush=True)
 
+    def _start(self) -> None:
+        options = jax.profiler.ProfileOptions()
+        # Calls of Python would take time from the host and bury what it waits for.
+        options.python_tracer_level = 0
+        jax.profiler.start_trace(self._folder, profiler_options=options)
+        self._tracing = True
+
     def _stop(self) -> None:
         self._tracing = False
         jax.profiler.stop_trace()
@@ -116,8 +123,8 @@ class Profile:
     def _told(self) -> str:
         if not self._traced:
             return f"no profile: the run ended before its first {self._step}"
-        told = f"profile of {self._step}s {self._traced[0]} to {self._traced[-1]}"
+        told = f"profile: {self._step} {self._traced[0]} to {self._traced[-1]}"
         if self._done < self._end:
             told += f" (the run ended after {self._done} of {self._end}"
             told += ": warm-up alone)" if self._done <= self._warm_up else ")"
-        return f"{told}: tensorboard --logdir={self._folder}"
+        return f"{told}; open it with tensorboard --logdir={self._folder}"
