@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -157,9 +158,8 @@ def test_scopes_leave_the_program_as_it_is(monkeypatch, unroll):
     state = toy_model.start(stream)
 
     def lowered():
-        return make_step(toy_model.MODEL, stream).lower(
-            toy_model.params(), state, source
-        )
+        step: Any = make_step(toy_model.MODEL, stream)
+        return step.lower(toy_model.params(), state, source)
 
     named = lowered()
     assert "pass_1" in named.as_text(debug_info=True)
