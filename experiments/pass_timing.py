@@ -13,6 +13,7 @@ import numpy as np
 from experiments.pass_programs import Pass
 from experiments.pass_report import Calls, Measured
 from mirage_jax.config import TEXT_WIDTH
+from mirage_jax.profiling import STEPS, Profile
 from mirage_jax.stream import make_step, open_stream
 from pallas_kernels import timing
 
@@ -90,7 +91,13 @@ class Job:
 
 
 def measure(
-    job: Job, params: Any, wanted: Any, floor_ms: float, calls: int, repeats: int
+    job: Job,
+    params: Any,
+    wanted: Any,
+    floor_ms: float,
+    calls: int,
+    repeats: int,
+    profile_dir: str = "",
 ) -> Measured:
     """Checks one pass, then times it and the step.
 
@@ -101,6 +108,7 @@ def measure(
       floor_ms: least time of a pass.
       calls: from the host, of each kind.
       repeats: runs of the chained program.
+      profile_dir: folder for a trace of passes and one of steps; "" for none.
     """
     found = Measured(job.combination, job.tokens, job.precision, floor_ms)
     if job.refusal:
@@ -118,6 +126,8 @@ def measure(
 
     passes, carry = _calls(one_pass, carry, calls)
     found = dataclasses.replace(found, passes=passes)
+    if profile_dir:
+        carry = _trace(one_pass, carry, Profile(f"{profile_dir}/pass", "pass", 0))
     if "chain" in job.compiled:
         chain, seconds = job.compiled["chain"], []
         for _ in range(1 + repeats):
@@ -133,8 +143,10 @@ def measure(
         def one_frame(state: Any) -> tuple[Any, Any]:
             return step(params, state, source)
 
-        steps, _ = _calls(one_frame, jax.jit(job.open)(params), calls)
+        steps, state = _calls(one_frame, jax.jit(job.open)(params), calls)
         found = dataclasses.replace(found, steps=steps)
+        if profile_dir:
+            _trace(one_frame, state, Profile(f"{profile_dir}/step", "frame", 0))
     return found
 
 
@@ -158,3 +170,11 @@ def _calls(
     together = 1e3 * (time.perf_counter() - begin) / count
     p50, p95, p99 = np.percentile(times, (50, 95, 99)).tolist()
     return Calls(p50, p95, p99, max(times), together), carry
+
+
+def _trace(call: Callable[[Any], tuple[Any, Any]], carry: Any, profile: Profile) -> Any:
+    """Calls beside those that are timed, which a trace would make slower."""
+    with profile:
+        for number in range(STEPS):
+            carry, _ = profile(number, call, carry)
+    return carry
