@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -17,8 +18,6 @@ from experiments.peers import bench, jax_step, report
 from experiments.peers.child import ChildFailed, in_child
 from experiments.peers.clock import WARM_UP, time_calls
 from experiments.peers.rivals import RIVALS, Found, Rival
-from mirage_jax.config import MODELS
-from mirage_jax.cost_model import count_parameters
 from mirage_jax.results import read_results
 from tests import toy_model
 
@@ -75,7 +74,7 @@ def test_the_step_is_timed_where_the_rivals_packages_are_missing(
     results = run(out, monkeypatch, here, rivals=rivals)
     for field in ("p50", "p95", "p99", "max", "back_to_back"):
         assert results[f"rival_ms/mirage_jax/{field}"] > 0
-    parameters = count_parameters(MODELS["test"])
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(toy_model.params()))
     assert results["parameters/mirage_jax"] == parameters
     assert {name.split("/")[1] for name in results} == {"mirage_jax"}
     setup = json.loads(out.read_text())["setup"]

@@ -7,6 +7,8 @@ import pytest
 
 from mirage_jax import cache as frame_cache
 from mirage_jax import codec
+from mirage_jax.config import MODELS
+from mirage_jax.cost_model import count_parameters
 from mirage_jax.denoiser import denoise_frame
 from tests import toy_model
 
@@ -122,8 +124,23 @@ def test_random_weights_have_the_shapes_of_the_librarys():
     ):
         assert (shape, dtype) == (wanted, of)
     assert count(weights) == sum(x.size for x in jax.tree.leaves(toy_model.params()))
+    for name in ("test", "lsd_880m"):
+        shapes = drawn(MODELS[name], torch.bfloat16, "meta")
+        assert count(shapes["denoiser"]) == count_parameters(MODELS[name])
     down = weights["denoiser"]["blocks"]["down"]["kernel"].float()
     assert 0.9 < float(down.std()) * down.shape[1] ** 0.5 < 1.1
+
+
+def test_the_u_net_has_the_size_of_sd_turbos():
+    pytest.importorskip("diffusers")
+    from experiments.peers.sd_turbo import UNET, pipeline
+
+    pipe = pipeline(on_gpu=True, device="meta")  # shapes alone
+    assert sum(part.numel() for part in pipe.unet.parameters()) == 865_910_724
+    latent = pipe.encode(torch.empty(512, 512, 3, dtype=torch.uint8, device="meta"))
+    assert latent.shape == (1, 4, UNET["sample_size"], UNET["sample_size"])
+    picture = pipe.decode(pipe.denoise(latent, torch.randn_like(latent)))
+    assert picture.shape == (512, 512, 3) and picture.dtype == torch.uint8
 
 
 @pytest.mark.parametrize("name", ["torch_dit", "sd_turbo_unet_taesd"])

@@ -1,6 +1,8 @@
 """PyTorch at its quickest: compiled functions, recorded into one CUDA graph a frame."""
 
+import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +12,8 @@ REHEARSALS = 3  # calls that compile, and choose algorithms, before recording
 
 def prepare(on_gpu: bool) -> str:
     """Settings of a process that infers only; the device's name for PyTorch."""
+    if not on_gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     torch.set_grad_enabled(False)
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True  # measures which convolution is quickest
@@ -60,12 +64,13 @@ def recorded(run: Callable[[], Any]) -> Callable[[], Any]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         result = run()
+    return partial(_replay, graph, result, run)
 
-    def replay() -> Any:
-        graph.replay()
-        return result
 
-    return replay
+def _replay(graph: Any, result: Any, _: Callable[[], Any]) -> Any:
+    """Also keeps what was recorded: the graph reads tensors that this alone may hold."""
+    graph.replay()
+    return result
 
 
 def wait(_: Any) -> None:
