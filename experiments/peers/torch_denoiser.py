@@ -111,8 +111,7 @@ def block(
     k_slots.index_copy_(0, keys, k)
     v_slots.index_copy_(0, keys, qkv[:, 2])
     q, k, v = (part.transpose(0, 1)[None] for part in (q, k_slots, v_slots))
-    if mask is not None:
-        mask = mask[None].expand(-1, -1, q.shape[2], -1)
+    mask = None if mask is None else mask[None]
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     branch = linear(y[0].transpose(0, 1).flatten(1), weights["out"])
     x, y = gated_residual_norm(Residual(x, branch, m[2]), m[4], m[3])

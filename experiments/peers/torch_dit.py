@@ -14,6 +14,9 @@ from experiments.peers.torch_graph import prepare, recorded, versions, wait
 from experiments.peers.torch_stream import Memory, TorchStream, full_memory
 from mirage_jax.config import DOWNSAMPLE, model_config
 
+# With the slot bias or without, and what the name of that ends in.
+BIASED = {True: "", False: "_no_bias"}
+
 
 def measure(name: str, settings: Settings) -> Found:
     """Times frames and passes, after each kind of pass was held to float32.
@@ -62,9 +65,6 @@ def measure(name: str, settings: Settings) -> Found:
     return Found(times, parameters, seconds, setup, errors)
 
 
-BIASED = {True: "", False: "_no_bias"}
-
-
 def _exact(stream: TorchStream, weights: torch_weights.Weights) -> TorchStream:
     """The same stream in float32, operation by operation."""
     memory = stream.memory
@@ -95,6 +95,5 @@ def _choose(stream: TorchStream, biased: bool) -> str:
     q = torch.randn_like(k[:, :, : stream.tokens])
     mask = None
     if biased:
-        mask = torch.zeros_like(k[:, :, :1, :1]).expand(-1, -1, 1, k.shape[2])
-        mask = mask.contiguous().expand(-1, -1, stream.tokens, -1)
+        mask = k.new_zeros(1, k.shape[1], 1, k.shape[2])
     return choose_attention(q, k, v, mask)

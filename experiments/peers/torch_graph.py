@@ -68,7 +68,7 @@ def recorded(run: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def _replay(graph: Any, result: Any, _: Callable[[], Any]) -> Any:
-    """Also keeps what was recorded: the graph reads tensors that this alone may hold."""
+    """Keeps what was recorded, too: the graph reads tensors that it alone may hold."""
     graph.replay()
     return result
 
