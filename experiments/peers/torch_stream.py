@@ -1,8 +1,9 @@
 """A stream of our model in PyTorch: its frame cache, a pass, and a frame as bytes."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax
 import torch
 
 from experiments.peers import torch_codec, torch_denoiser
@@ -11,7 +12,7 @@ from experiments.peers.torch_graph import compiled
 from experiments.peers.torch_weights import Weights, on_torch
 from mirage_jax.cache import EMPTY
 from mirage_jax.config import DOWNSAMPLE, ModelConfig
-from mirage_jax.transformer import MODULATIONS, place_features, rope_angles
+from mirage_jax.transformer import DENSE, MODULATIONS, place_features, rope_angles
 
 
 class Memory(NamedTuple):
@@ -193,10 +194,6 @@ class TorchStream:
 
 def _of_layer(blocks: Weights, index: int) -> Weights:
     """Views of one layer's weights, of those that all tokens go through."""
-    names = ("qkv", "out", "up", "down", "q_scale", "k_scale")
-    pick: Any = lambda x: (  # noqa: E731
-        {name: pick(part) for name, part in x.items()}
-        if isinstance(x, dict)
-        else x[index]
-    )
-    return {name: pick(blocks[name]) for name in names}
+    read = {name: blocks[name] for name in (*DENSE, "q_scale", "k_scale")}
+    layer: Weights = jax.tree.map(lambda x: x[index], read)
+    return layer
