@@ -41,7 +41,7 @@ _COMPILE = flags.DEFINE_enum(
     "compile",
     "default",
     ["default", "max-autotune-no-cudagraphs", "eager"],
-    "Mode of torch.compile; CUDA graphs are recorded in any. Tuning takes minutes.",
+    "Mode of torch.compile; CUDA graphs are recorded in any. Tuning takes longer.",
 )
 _SECONDS = flags.DEFINE_float("seconds", 300, "A rival that takes longer is ended.")
 _INTERPRET = flags.DEFINE_bool("interpret", False, "Run toys on any device.")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-GRACE = 30  # seconds that a process which has answered may take to end
+GRACE = 10  # seconds that a process which has answered may take to end
 
 
 class ChildFailed(Exception):
