@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from experiments.precisions import EIGHT_BIT
 from mirage_jax import cache as frame_cache
 from mirage_jax.cache import FrameCache
 from mirage_jax.config import DOWNSAMPLE, ModelConfig
@@ -22,7 +23,6 @@ from mirage_jax.stream import StreamConfig
 Params = dict[str, Any]
 Carry = tuple[Array, FrameCache, Condition]
 BACKENDS = ("attention", "kernels", "linear")  # fields of StreamConfig
-EIGHT_BIT = {"int8": "int8", "float8": "float8_e4m3fn"}
 BASES = ("xla", "kernels", "triton", "mosaic")
 
 

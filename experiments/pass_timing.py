@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.call_timing import time_calls
 from experiments.pass_programs import Pass
-from experiments.pass_report import Calls, Measured
+from experiments.pass_report import Measured
 from mirage_jax.config import TEXT_WIDTH
 from mirage_jax.stream import make_step, open_stream
 from pallas_kernels import timing
-
-WARM_UP = 10  # calls before those that count
 
 
 @dataclasses.dataclass
@@ -116,7 +115,7 @@ def measure(
         carry = run(denoiser, carry)
         return carry, carry[0]
 
-    passes, carry = _calls(one_pass, carry, calls)
+    passes, carry = time_calls(one_pass, carry, calls)
     found = dataclasses.replace(found, passes=passes)
     if "chain" in job.compiled:
         chain, seconds = job.compiled["chain"], []
@@ -133,28 +132,6 @@ def measure(
         def one_frame(state: Any) -> tuple[Any, Any]:
             return step(params, state, source)
 
-        steps, _ = _calls(one_frame, jax.jit(job.open)(params), calls)
+        steps, _ = time_calls(one_frame, jax.jit(job.open)(params), calls)
         found = dataclasses.replace(found, steps=steps)
     return found
-
-
-def _calls(
-    call: Callable[[Any], tuple[Any, Any]], carry: Any, count: int
-) -> tuple[Calls, Any]:
-    """Milliseconds of calls that wait for their result, and of such that do not."""
-    for _ in range(WARM_UP):
-        carry, result = call(carry)
-    jax.block_until_ready(result)
-    times = []
-    for _ in range(count):
-        begin = time.perf_counter()
-        carry, result = call(carry)
-        jax.block_until_ready(result)
-        times.append(1e3 * (time.perf_counter() - begin))
-    begin = time.perf_counter()
-    for _ in range(count):
-        carry, result = call(carry)
-    jax.block_until_ready((carry, result))
-    together = 1e3 * (time.perf_counter() - begin) / count
-    p50, p95, p99 = np.percentile(times, (50, 95, 99)).tolist()
-    return Calls(p50, p95, p99, max(times), together), carry
