@@ -169,11 +169,16 @@ class Pass:
     def outcome(self, carry: Carry) -> dict[str, Array]:
         """What a pass leaves: latents, and K and V of the frame in all layers."""
         latents, cache, _ = carry
-        c = self.model.denoiser
-        tokens = frame_cache.frame_tokens(cache, c)
-        start = frame_cache.slot_start(cache.cursor, c, tokens)
-        k, v = (
-            jax.lax.dynamic_slice_in_dim(x, start, tokens, axis=2)
-            for x in (cache.k, cache.v)
-        )
-        return {"latents": latents, "k": k, "v": v}
+        return {"latents": latents, **committed(cache, self.model)}
+
+
+def committed(cache: FrameCache, model: ModelConfig) -> dict[str, Array]:
+    """K and V that the current frame wrote, of all layers."""
+    c = model.denoiser
+    tokens = frame_cache.frame_tokens(cache, c)
+    start = frame_cache.slot_start(cache.cursor, c, tokens)
+    k, v = (
+        jax.lax.dynamic_slice_in_dim(x, start, tokens, axis=2)
+        for x in (cache.k, cache.v)
+    )
+    return {"k": k, "v": v}

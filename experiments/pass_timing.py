@@ -7,14 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.call_timing import time_calls
+from experiments.frame_programs import open_some_stream
 from experiments.pass_programs import Pass
 from experiments.pass_report import Measured
-from mirage_jax.config import TEXT_WIDTH
-from mirage_jax.stream import make_step, open_stream
+from mirage_jax.stream import make_step
 from pallas_kernels import timing
 
 
@@ -76,9 +75,7 @@ class Job:
 
     def open(self, params: Any) -> Any:
         """A fresh stream with some prompt."""
-        prompt = jnp.full((1, TEXT_WIDTH), TEXT_WIDTH**-0.5)
-        key = jax.random.key(0)
-        return open_stream(params, self.runs.model, self.runs.stream, prompt, key)
+        return open_some_stream(params, self.runs.model, self.runs.stream)
 
     def source(self) -> Any:
         """A frame of noise on the device, uint8."""

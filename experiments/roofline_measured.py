@@ -69,7 +69,7 @@ def _of_frames(
     pieces, rest = [], frame
     for part in frame_parts(model, stream):
         taken = times.get(f"stage_ms/{row}/{part.name}/p50")
-        if taken is None:
+        if taken is None or taken <= 0:  # too short to be told from noise
             rest = None
             continue
         pieces.append(Piece(part.name, part.stages, taken))
