@@ -20,9 +20,8 @@ def backends_used(stream: StreamConfig) -> dict[str, str | None]:
         "frame_attention": frame_attention,
         "modulated_norm": modulated_norm,
         "qk_norm_rope_commit": qk_norm_rope_commit,
+        "linear": linear,
     }
-    if stream.eight_bit is None:
-        called["linear"] = linear
-    else:
+    if stream.eight_bit is not None:
         called |= {"linear_8bit": linear_8bit, "quantise": quantise}
     return {name: op.last_backend() for name, op in called.items()}

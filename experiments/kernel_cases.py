@@ -14,6 +14,7 @@ from experiments import row_kernel_rivals as rows
 from experiments.kernel_case import Case, Contest
 from experiments.precisions import EIGHT_BIT
 from mirage_jax.config import MODELS, DenoiserConfig
+from mirage_jax.transformer import EIGHT_BIT as EIGHT_BIT_LAYERS
 from pallas_kernels.frame_attention.specs import BARS, SMALL, SPECS
 from pallas_kernels.linear.problem import Problem as DenseProblem
 from pallas_kernels.modulated_norm.problem import Problem as NormProblem
@@ -105,10 +106,12 @@ def _of_a_pass(
     yield "commit", "", CommitProblem(*sizes)
     for suffix, to in _formats():
         for layer, matrix in dense_layers.layers_of(c.width).items():
+            if to is not None and layer not in EIGHT_BIT_LAYERS:
+                continue
             problem = DenseProblem(frames, tokens, format=to or "bfloat16", **matrix)
             yield layer, suffix, problem
             # The norms quantise for the others.
-            if to is not None and layer in ("out", "down"):
+            if to is not None and layer == "down":
                 quantised = QuantiseProblem(frames * tokens, matrix["inputs"], to)
                 yield f"quantise_{layer}", suffix, quantised
 

@@ -54,8 +54,8 @@ class StreamConfig:
       attention: attention backend by name; here and below None chooses by
         measurement.
       kernels: backend of the other kernels, the norms and the commit, by name.
-      eight_bit: "int8" or "float8_e4m3fn" runs the blocks' dense layers in 8 bits;
-        weights must then come from `device_weights`. None leaves them to `dtype`.
+      eight_bit: "int8" or "float8_e4m3fn" runs most of the blocks' dense layers in 8
+        bits; weights must then come from `device_weights`. None leaves all to `dtype`.
       linear: backend of the blocks' dense layers by name; "triton" has 8 bits alone.
       unroll: layers unrolled into the program (quicker to run, slower to compile).
     """
