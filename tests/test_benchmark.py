@@ -7,10 +7,18 @@ from pathlib import Path
 
 import jax
 import pytest
+import toy_model
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import benchmark, compare, frame_programs, leaderboard, roofline
+from experiments import (
+    benchmark,
+    compare,
+    frame_programs,
+    leaderboard,
+    named_model,
+    roofline,
+)
 from experiments.pass_report import TOLERANCE
 from mirage_jax.config import MODELS
 from mirage_jax.cost_model import count_parameters
@@ -33,6 +41,14 @@ TINY = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _weights():
+    """Random ones that nothing has to be compiled for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(named_model, "random_params", lambda *_: toy_model.params())
+        yield
+
+
 def call(script, operands=(), **settings):
     importlib.reload(script)  # other scripts have flags of the same names
     flags.FLAGS.mark_as_parsed()
@@ -41,7 +57,7 @@ def call(script, operands=(), **settings):
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
+def measured(tmp_path_factory, _weights):
     """The result file of a whole run, but for the processes that it starts."""
     out = tmp_path_factory.mktemp("benchmark") / "benchmark.json"
     parts = ["transfers", "stages", "streams"]

@@ -6,10 +6,11 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy_model
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import first_frame, starts
+from experiments import first_frame, named_model, starts
 from experiments.call_timing import WARM_UP
 from experiments.frame_report import frame_results, most_error
 from experiments.frame_timing import (
@@ -163,7 +164,9 @@ def test_a_start_that_fails_is_told(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_first_frame_says_when_it_was_there(tmp_path, capsys):
+def test_a_first_frame_says_when_it_was_there(tmp_path, capsys, monkeypatch):
+    # Nothing has to be compiled for these.
+    monkeypatch.setattr(named_model, "random_params", lambda *_: toy_model.params())
     importlib.reload(first_frame)
     flags.FLAGS.mark_as_parsed()
     out = tmp_path / "first.json"
