@@ -33,6 +33,7 @@ from mirage_jax.config import ModelConfig
 from mirage_jax.cost_model import count_parameters, floor_seconds, pass_stages
 from mirage_jax.device_weights import device_weights
 from mirage_jax.errors import MirageError
+from mirage_jax.profiling import runs_folder
 from mirage_jax.results import device_setup, write_results
 from mirage_jax.stream import StreamConfig
 from pallas_kernels import device, timing
@@ -54,6 +55,9 @@ _CALLS = flags.DEFINE_integer("calls", 300, "Calls from the host.")
 _PASSES = flags.DEFINE_integer("passes", 50, "Passes in one program.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Runs of it; the median counts.")
 _INTERPRET = flags.DEFINE_bool("interpret", False, "Run the smallest model anywhere.")
+_PROFILE_DIR = flags.DEFINE_string(
+    "profile_dir", "", "Folder for traces, docs/profiling.md; none by default."
+)
 _STRICT = flags.DEFINE_bool("strict", False, "Exit with 1 where a goal is missed.")
 _OUT = flags.DEFINE_string(
     "out", None, "Results; docs/results/pass_<model>_<device>.json by default."
@@ -66,6 +70,8 @@ def bench() -> bool:
     card = device.present()
     if card is None and not _INTERPRET.value:
         raise MirageError("no NVIDIA GPU here; --interpret runs a tiny model without")
+    if _PROFILE_DIR.value:
+        runs_folder(_PROFILE_DIR.value)  # fails now, if it must
     settings = _settings(card is None)
     name, goals = settings["model"], Goals(*settings["goals"])
     named = load_named(name)
@@ -103,7 +109,13 @@ def bench() -> bool:
             job.compile(weights_of_job)
             floor = 1e3 * floor_seconds(pass_stages(model, job.runs.stream), chip)
             found = measure(
-                job, weights_of_job, wanted, floor, _CALLS.value, _REPEATS.value
+                job,
+                weights_of_job,
+                wanted,
+                floor,
+                _CALLS.value,
+                _REPEATS.value,
+                _PROFILE_DIR.value and f"{_PROFILE_DIR.value}/{job.path}",
             )
             job.compiled.clear()  # and its buffers
             done.append(found)

@@ -13,6 +13,7 @@ from experiments.call_timing import time_calls
 from experiments.frame_programs import open_some_stream
 from experiments.pass_programs import Pass
 from experiments.pass_report import Measured
+from mirage_jax.profiling import STEPS, Profile
 from mirage_jax.stream import make_step
 from pallas_kernels import timing
 
@@ -86,7 +87,13 @@ class Job:
 
 
 def measure(
-    job: Job, params: Any, wanted: Any, floor_ms: float, calls: int, repeats: int
+    job: Job,
+    params: Any,
+    wanted: Any,
+    floor_ms: float,
+    calls: int,
+    repeats: int,
+    profile_dir: str = "",
 ) -> Measured:
     """Checks one pass, then times it and the step.
 
@@ -97,6 +104,7 @@ def measure(
       floor_ms: least time of a pass.
       calls: from the host, of each kind.
       repeats: runs of the chained program.
+      profile_dir: folder for a trace of passes and one of steps; "" for none.
     """
     found = Measured(job.combination, job.tokens, job.precision, floor_ms)
     if job.refusal:
@@ -114,6 +122,8 @@ def measure(
 
     passes, carry = time_calls(one_pass, carry, calls)
     found = dataclasses.replace(found, passes=passes)
+    if profile_dir:
+        carry = _trace(one_pass, carry, Profile(f"{profile_dir}/pass", "pass", 0))
     if "chain" in job.compiled:
         chain, seconds = job.compiled["chain"], []
         for _ in range(1 + repeats):
@@ -129,6 +139,16 @@ def measure(
         def one_frame(state: Any) -> tuple[Any, Any]:
             return step(params, state, source)
 
-        steps, _ = time_calls(one_frame, jax.jit(job.open)(params), calls)
+        steps, state = time_calls(one_frame, jax.jit(job.open)(params), calls)
         found = dataclasses.replace(found, steps=steps)
+        if profile_dir:
+            _trace(one_frame, state, Profile(f"{profile_dir}/step", "frame", 0))
     return found
+
+
+def _trace(call: Callable[[Any], tuple[Any, Any]], carry: Any, profile: Profile) -> Any:
+    """Calls beside those that are timed, which a trace would make slower."""
+    with profile:
+        for number in range(STEPS):
+            carry, _ = profile(number, call, carry)
+    return carry

@@ -264,12 +264,14 @@ def _denoise(
     x = _noise(state, stream, model.codec.channels)[:, None]
     source, present = source[:, None], present[:, None]
     step_size, done = jnp.full((stream.batch, 1), 1 / stream.steps), 0
-    for times in pass_times(stream):
+    for number, times in enumerate(pass_times(stream)):
+        name = "pass_clean" if times == (1.0,) else f"pass_{number}"
+        one_pass = jax.named_scope(name)(run)
         given = state.schedule.of_frames(done, done + len(times))
         done += len(times)
         if len(times) == 2:  # the frame before this one, and this one
             before = frame_cache.age_bias(bias, frame_cache.previous_age(cache.age))
-            predicted, cache = run(
+            predicted, cache = one_pass(
                 jnp.concatenate([state.styled[:, None], x], axis=1),
                 jnp.concatenate([state.source[:, None], source], axis=1),
                 jnp.concatenate([state.present[:, None], present], axis=1),
@@ -279,7 +281,7 @@ def _denoise(
             )
             predicted = predicted[:, 1:]
         else:
-            predicted, cache = run(x, source, present, given, cache, now)
+            predicted, cache = one_pass(x, source, present, given, cache, now)
         if times[-1] < 1:  # else the pass is there for its commit alone
             tau = jnp.full((stream.batch, 1), times[-1])
             x = flow.take_step(x, predicted, tau, step_size)

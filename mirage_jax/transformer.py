@@ -198,28 +198,31 @@ class Block(nn.Module):
     ) -> tuple[Residual, Any]:
         c, m = self.config, modulation
         b, g, n, _ = residual.x.shape
-        x, y = gated_residual_norm(
-            residual.x,
-            residual.branch,
-            residual.gate,
-            m[:, :, 1],
-            m[:, :, 0],
-            to=self.eight_bit,
-            backend=self.kernels,
-        )
-        qkv = self.qkv(y).reshape(b, g * n, 3, c.heads, c.head_width)
-        y, state = attend(qkv)
-        branch = self.out(y.reshape(b, g, n, c.width))
-        x, y = gated_residual_norm(
-            x,
-            branch,
-            m[:, :, 2],
-            m[:, :, 4],
-            m[:, :, 3],
-            to=self.eight_bit,
-            backend=self.kernels,
-        )
-        return Residual(x, self.down(self.up(y)), m[:, :, 5]), state
+        with jax.named_scope("attention"):
+            x, y = gated_residual_norm(
+                residual.x,
+                residual.branch,
+                residual.gate,
+                m[:, :, 1],
+                m[:, :, 0],
+                to=self.eight_bit,
+                backend=self.kernels,
+            )
+            qkv = self.qkv(y).reshape(b, g * n, 3, c.heads, c.head_width)
+            y, state = attend(qkv)
+            branch = self.out(y.reshape(b, g, n, c.width))
+        with jax.named_scope("mlp"):
+            x, y = gated_residual_norm(
+                x,
+                branch,
+                m[:, :, 2],
+                m[:, :, 4],
+                m[:, :, 3],
+                to=self.eight_bit,
+                backend=self.kernels,
+            )
+            branch = self.down(self.up(y))
+        return Residual(x, branch, m[:, :, 5]), state
 
 
 class Stem(nn.Module):

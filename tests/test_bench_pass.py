@@ -42,6 +42,7 @@ def test_combinations_are_checked_timed_and_recorded(tmp_path, capsys):
         out,
         combinations=["xla", "xla+int8+linear=xla", "triton"],
         programs=["pass", "chain", "step"],
+        profile_dir=str(tmp_path / "profile"),
     )
     for name in ("xla/4", "xla+int8+linear=xla/4"):
         for kind in ("p50", "p95", "p99", "max", "back_to_back", "chained"):
@@ -55,6 +56,9 @@ def test_combinations_are_checked_timed_and_recorded(tmp_path, capsys):
     assert "NotImplementedError" in setup["refused"]["triton/4"]
     assert "timing only" in setup["weights"]
     printed = capsys.readouterr().out
+    for traced in ("xla/4/pass", "xla/4/step", "xla+int8+linear=xla/4/pass"):
+        assert list((tmp_path / "profile" / traced).rglob("*.xplane.pb"))
+    assert "profile: pass 0 to 19; open it with tensorboard --logdir=" in printed
     assert printed.index("xla, 4 tokens: error") < printed.index("pass, chained")
 
 
