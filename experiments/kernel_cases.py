@@ -12,6 +12,7 @@ from experiments import dense_layers, mlp_rivals
 from experiments import frame_attention_rivals as attention
 from experiments import row_kernel_rivals as rows
 from experiments.kernel_case import Case, Contest
+from experiments.precisions import EIGHT_BIT
 from mirage_jax.config import MODELS, DenoiserConfig
 from mirage_jax.transformer import EIGHT_BIT as EIGHT_BIT_LAYERS
 from pallas_kernels.frame_attention.specs import BARS, SMALL, SPECS
@@ -28,7 +29,6 @@ LOOPS = (
     ("default_", MODELS["default"].denoiser, (256, 512)),
 )
 ATTENTION = (*BARS, "default_256", "default_256_lagged")
-EIGHT_BIT = {"int8": "int8", "float8": "float8_e4m3fn"}
 CACHED = 4  # layers of the cache that a commit writes into
 # Not in the frame loop: a norm without a residual, which all else is built on.
 ELSEWHERE = "ungated_norm_"

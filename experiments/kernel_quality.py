@@ -23,8 +23,10 @@ from absl import app, flags
 from jaxtyping import Array, Float, UInt8
 
 import mirage_jax
+from experiments.backends_used import backends_used
 from experiments.command import command
 from experiments.memory_calls import able
+from experiments.precisions import fields_of
 from mirage_jax.data.prompts import HELD_OUT_PROMPTS
 from mirage_jax.data.teachers import Style, find_style, shipped_styles
 from mirage_jax.device_weights import device_weights
@@ -36,15 +38,7 @@ from mirage_jax.results import Result, device_setup, write_results
 from mirage_jax.stream import StreamConfig, make_scan, open_stream
 from mirage_jax.text import encode_text
 from mirage_jax.weights import Model, load_model
-from pallas_kernels import (
-    device,
-    frame_attention,
-    linear,
-    linear_8bit,
-    modulated_norm,
-    qk_norm_rope_commit,
-    quantise,
-)
+from pallas_kernels import device
 
 _MODEL = flags.DEFINE_string("model", "default", "Name of a shipped model or a folder.")
 _CLIPS = flags.DEFINE_string(
@@ -70,14 +64,14 @@ _OUT = flags.DEFINE_string(
 PLAIN = {"attention": "xla", "kernels": "xla", "linear": "xla"}
 # What a path changes in `StreamConfig`: the definition, what is compared with, ours.
 PATHS: dict[str, dict[str, Any]] = {
-    "float32": {"dtype": "float32"} | PLAIN,
+    "float32": fields_of("float32") | PLAIN,
     "plain": PLAIN,
     "kernels": {},
     # The library chooses by time: a kernel that never wins is proved by name.
     "triton": {"attention": "triton", "kernels": "triton"},
     "mosaic": {"attention": "mosaic", "kernels": "triton", "linear": "mosaic"},
-    "int8": {"eight_bit": "int8"},
-    "float8": {"eight_bit": "float8_e4m3fn"},
+    "int8": fields_of("int8"),
+    "float8": fields_of("float8"),
 }
 FLOAT8_CAPABILITY = (8, 9)
 OURS = ("triton", "mosaic")
@@ -129,7 +123,7 @@ def kernel_quality() -> bool:
                     raise MirageError(
                         f"path {path!r} cannot run here: {error}; choose --paths"
                     ) from error
-                chosen[f"{path}/{where}"] = _backends(stream)
+                chosen[f"{path}/{where}"] = backends_used(stream)
             values |= _scores(styled, pairs, where)
             print(_table(values, paths, [s.name for s in styles], where), flush=True)
     losses = _losses(values, paths)
@@ -167,19 +161,6 @@ def _able(card: device.Device | None) -> list[str]:
     if card is None or card.capability >= FLOAT8_CAPABILITY:
         eight.append("float8")
     return ["kernels", *named, *eight]
-
-
-def _backends(stream: StreamConfig) -> dict[str, str | None]:
-    """What the operations of this stream, which was traced last, ran on."""
-    called = {
-        "frame_attention": frame_attention,
-        "modulated_norm": modulated_norm,
-        "qk_norm_rope_commit": qk_norm_rope_commit,
-        "linear": linear,
-    }
-    if stream.eight_bit is not None:
-        called |= {"linear_8bit": linear_8bit, "quantise": quantise}
-    return {name: op.last_backend() for name, op in called.items()}
 
 
 def _pairs(

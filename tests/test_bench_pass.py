@@ -10,7 +10,8 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments import bench_pass, pass_programs
-from experiments.pass_report import Calls, Goals, Measured, table, to_results
+from experiments.call_timing import Calls
+from experiments.pass_report import Goals, Measured, table, to_results
 from experiments.random_model import random_params
 from mirage_jax.config import MODELS
 from mirage_jax.cost_model import count_parameters

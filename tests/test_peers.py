@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments.pass_report import Calls
+from experiments.call_timing import Calls
 from experiments.peers import bench, jax_step, report
 from experiments.peers.child import ChildFailed, in_child
 from experiments.peers.clock import WARM_UP, time_calls

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.pass_report import Calls
+from experiments.call_timing import Calls
 
 WARM_UP = 20  # calls before those that count
 

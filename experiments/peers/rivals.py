@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments.pass_report import Calls
+from experiments.call_timing import Calls
 
 
 @dataclasses.dataclass(frozen=True)
