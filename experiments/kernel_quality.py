@@ -11,6 +11,7 @@ runs: that tests the script.
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,25 +109,8 @@ def kernel_quality() -> bool:
     wording = {style.name: HELD_OUT_PROMPTS[style.name][0] for style in styles}
     prompts = encode_text(list(wording.values()))
 
-    values: dict[str, float] = {}
-    chosen: dict[str, dict[str, str | None]] = {}
-    for size in sizes:
-        pairs = _pairs(styles, prompts, clips.names, clips.frames[size])
-        for steps in _STEPS.value:
-            where = f"{size}/{steps}"
-            styled = {}
-            for path in paths:
-                stream = StreamConfig(size, size, steps=steps, **PATHS[path])
-                try:
-                    styled[path] = _stream(model, stream, pairs)
-                except NotImplementedError as error:
-                    raise MirageError(
-                        f"path {path!r} cannot run here: {error}; choose --paths"
-                    ) from error
-                chosen[f"{path}/{where}"] = backends_used(stream)
-            values |= _scores(styled, pairs, where)
-            print(_table(values, paths, [s.name for s in styles], where), flush=True)
-    losses = _losses(values, paths)
+    slug = "cpu" if card is None else card.slug
+    out = _OUT.value or f"docs/results/kernel_quality_{slug}.json"
     setup = device_setup() | {
         "model": _MODEL.value,
         "weights_sha256": model.sha256,
@@ -134,16 +118,30 @@ def kernel_quality() -> bool:
         "clip_frames": _FRAMES.value,
         "prompts": wording,
         "batch": 1,
-        "last_backends": chosen,
         "most_db": [_MOST.value, _MOST_STYLE.value, _MOST_8BIT.value],
-        "seconds": round(time.perf_counter() - begin, 1),
     }
-    slug = "cpu" if card is None else card.slug
-    out = _OUT.value or f"docs/results/kernel_quality_{slug}.json"
-    results = [
-        Result(name, value, "dB", "higher") for name, value in sorted(values.items())
-    ]
-    write_results(out, "experiments/kernel_quality.py", setup, results)
+    values: dict[str, float] = {}
+    chosen: dict[str, dict[str, str | None]] = {}
+    for size, steps in itertools.product(sizes, _STEPS.value):
+        pairs = _pairs(styles, prompts, clips.names, clips.frames[size])
+        where, styled = f"{size}/{steps}", {}
+        for path in paths:
+            stream = StreamConfig(size, size, steps=steps, **PATHS[path])
+            try:
+                styled[path] = _stream(model, stream, pairs)
+            except NotImplementedError as error:
+                raise MirageError(
+                    f"path {path!r} cannot run here: {error}; choose --paths"
+                ) from error
+            chosen[f"{path}/{where}"] = backends_used(stream)
+        values |= _scores(styled, pairs, where)
+        print(_table(values, paths, [s.name for s in styles], where), flush=True)
+        # A run that is cut off keeps what it has.
+        setup["last_backends"] = chosen
+        setup["seconds"] = round(time.perf_counter() - begin, 1)
+        results = [Result(n, v, "dB", "higher") for n, v in sorted(values.items())]
+        write_results(out, "experiments/kernel_quality.py", setup, results)
+    losses = _losses(values, paths)
     for name, backends in chosen.items():
         ours = [op for op, backend in backends.items() if backend in OURS]
         if not name.startswith(("float32", "plain")):

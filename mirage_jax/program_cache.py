@@ -3,6 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -28,10 +29,11 @@ def keep_programs() -> Path | None:
       The folder; None where nothing is kept, because it is not wanted or the folder
       cannot be written, which costs time and nothing else.
     """
-    if not jax.config.read("jax_enable_compilation_cache"):
+    settings: Any = jax.config  # whose names no type checker knows
+    if not settings.jax_enable_compilation_cache:
         return None
-    if set_before := jax.config.read("jax_compilation_cache_dir"):
-        return Path(str(set_before))
+    if settings.jax_compilation_cache_dir:
+        return Path(settings.jax_compilation_cache_dir)
     folder = program_folder()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
