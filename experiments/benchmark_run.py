@@ -28,7 +28,7 @@ from experiments.frame_timing import (
     stages_of,
 )
 from experiments.named_model import NamedModel
-from experiments.precisions import fields_of, precision_of
+from mirage_jax.precision import fields_of, precision_of
 from experiments.program_memory import planned_memory
 from experiments.side_by_side import compile_side_by_side
 from mirage_jax.chips import Chip

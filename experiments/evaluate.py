@@ -40,6 +40,7 @@ from mirage_jax.evaluation.summary import (
     table,
     to_results,
 )
+from mirage_jax.precision import PRECISIONS, fields_of, precision_of
 from mirage_jax.profiling import Profile
 from mirage_jax.results import device_setup, write_results
 from mirage_jax.stream import COMMITS, StreamConfig
@@ -77,8 +78,8 @@ _MEMORY_GAIN = flags.DEFINE_bool("memory_gain", True, "Also without the frame ca
 _BATCH = flags.DEFINE_integer("batch", 32, "Streams that run side by side.")
 _DEVICES = flags.DEFINE_integer("devices", 0, "Local devices to use; 0 for all.")
 _COMMIT = flags.DEFINE_enum("commit", "merged", COMMITS, "What the frame cache keeps.")
-_DTYPE = flags.DEFINE_enum(
-    "dtype", "bfloat16", ["bfloat16", "float32"], "Compute type."
+_PRECISION = flags.DEFINE_enum(
+    "precision", "bfloat16", PRECISIONS, "Of the stream; 8 bits of its dense layers."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of noise and corruption.")
 _OUT = flags.DEFINE_string("out", "docs/results/quality.json", "Where results go.")
@@ -134,7 +135,7 @@ def evaluate() -> bool:
         "clip_frames": plan.length,
         "wording": _WORDING.value,
         "prompts": wording,
-        "precision": _DTYPE.value,
+        "precision": precision_of(plan.stream),
         "commit": _COMMIT.value,
         "batch": plan.batch,
         "seed": plan.seed,
@@ -162,7 +163,10 @@ def _plan() -> Plan:
             raise MirageError(f"--{flag.name}={flag.value}: take at least 1")
     # Layers in a loop: at this batch it costs no speed and compiles much sooner.
     stream = StreamConfig(
-        commit=_COMMIT.value, dtype=_DTYPE.value, batch=_BATCH.value, unroll=False
+        commit=_COMMIT.value,
+        batch=_BATCH.value,
+        unroll=False,
+        **fields_of(_PRECISION.value, jax.default_backend()),
     )
     return Plan(
         stream=stream,

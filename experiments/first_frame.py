@@ -20,7 +20,7 @@ from absl import app, flags  # noqa: E402
 
 from experiments.command import command  # noqa: E402
 from experiments.named_model import load_named  # noqa: E402
-from experiments.precisions import fields_of  # noqa: E402
+from mirage_jax.precision import fields_of  # noqa: E402
 from mirage_jax.config import TEXT_WIDTH  # noqa: E402
 from mirage_jax.device_memory import live_memory, peak_memory  # noqa: E402
 from mirage_jax.stream import StreamConfig  # noqa: E402

@@ -27,7 +27,7 @@ import mirage_jax
 from experiments.backends_used import backends_used
 from experiments.command import command
 from experiments.memory_calls import able
-from experiments.precisions import fields_of
+from mirage_jax.precision import fields_of
 from mirage_jax.data.prompts import HELD_OUT_PROMPTS
 from mirage_jax.data.teachers import Style, find_style, shipped_styles
 from mirage_jax.device_weights import device_weights

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from experiments.precisions import EIGHT_BIT
+from mirage_jax.precision import EIGHT_BIT
 from mirage_jax import cache as frame_cache
 from mirage_jax.cache import FrameCache
 from mirage_jax.config import DOWNSAMPLE, ModelConfig

@@ -28,7 +28,7 @@ from ml_collections import config_flags
 from experiments.absent_card import compile_step, target_of
 from experiments.command import command
 from experiments.pass_programs import side_of, stream_of
-from experiments.precisions import EIGHT_BIT
+from mirage_jax.precision import EIGHT_BIT
 from experiments.roofline_measured import read_measured
 from experiments.roofline_report import (
     Roofline,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from experiments.pass_programs import side_of, stream_of
 from experiments.pass_report import TOLERANCE
-from experiments.precisions import precision_of
+from mirage_jax.precision import precision_of
 from mirage_jax.chips import chip_of
 from mirage_jax.codec_cost import codec_stages
 from mirage_jax.config import ModelConfig

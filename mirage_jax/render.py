@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from mirage_jax.device_memory import exhaustion_explained, peak_memory
+from mirage_jax.precision import precision_of
 from mirage_jax.profiling import Profile
 from mirage_jax.render_settings import RenderSettings
 from mirage_jax.schedule import PromptSchedule
@@ -147,7 +148,7 @@ def render(
             "weights_sha256": model.sha256,
             "steps": settings.steps,
             "commit": settings.commit,
-            "precision": config.dtype,
+            "precision": precision_of(config),
             "seed": settings.seed,
             "frame_ms": {"p50": p50, "p95": p95, "p99": p99, "frames": len(times)},
             "frame_ms_means": FRAME_TIME,

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from mirage_jax.errors import MirageError
+from mirage_jax.precision import fields_of
 from mirage_jax.schedule import PromptSchedule, parse_schedule
 from mirage_jax.stream import StreamConfig
 from mirage_jax.text import check_prompt
 from mirage_jax.video.frame_size import check_fit, parse_size
 
 OUTPUTS = ("styled.mp4", "compare.mp4", "contact_sheet.png", "summary.json")
-PRECISIONS = ("auto", "bfloat16", "float32")
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,7 @@ class RenderSettings:
         parse_size(self.size)
         for prompt in self.prompts().prompts:
             check_prompt(prompt)
-        if self.precision not in PRECISIONS:
-            raise MirageError(
-                f"precision {self.precision!r} is unknown: choose one of "
-                f"{', '.join(PRECISIONS)}"
-            )
+        fields_of(self.precision)
         for name, low, high in (
             ("seed", 0, 2**32 - 1),
             ("fps", 0, 240),
@@ -89,15 +85,12 @@ class RenderSettings:
     def stream(self, platform: str) -> StreamConfig:
         """The stream's configuration on a device of this platform."""
         height, width = parse_size(self.size)
-        dtype = self.precision
-        if dtype == "auto":  # CPUs emulate bfloat16, slowly
-            dtype = "float32" if platform == "cpu" else "bfloat16"
         return StreamConfig(
             height=height,
             width=width,
             steps=self.steps,
             commit=self.commit,
-            dtype=dtype,
+            **fields_of(self.precision, platform),
         )
 
     def frame_limit(self, platform: str) -> int | None:

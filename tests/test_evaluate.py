@@ -213,7 +213,7 @@ def test_script_from_files_to_files(tmp_path, model, monkeypatch, capsys, own_fl
         "streaming_frames": 2 * LENGTH,
         "streaming_steps": [1],
         "styles": ["sepia", "signal_loss"],
-        "dtype": "float32",
+        "precision": "float32",
         "out": str(out),
         "pictures": str(tmp_path / "pictures"),
         "strict": True,

@@ -184,7 +184,7 @@ def refuse(tmp_path, match, driver=None, **changes):
         ({"fit": "stretch"}, "'stretch'"),
         ({"steps": 3}, "steps=3"),
         ({"commit": "never"}, "commit='never'"),
-        ({"precision": "float8"}, "'float8'"),
+        ({"precision": "float16"}, "'float16'"),
         ({"fps": -1.0}, "fps -1.0 is out of range"),
         ({"seed": -5}, "seed -5"),
         ({"max_frames": -2}, "max_frames -2"),

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, UInt8
 
 from mirage_jax import stream as streams
 from mirage_jax.data.teachers import Style
+from mirage_jax.device_weights import device_weights
 from mirage_jax.evaluation import streaming
 from mirage_jax.evaluation.targets import loop_context, loop_index, make_targets
 from mirage_jax.profiling import Profile
@@ -128,7 +129,8 @@ class SizeBench:
     ):
         self.plan, self.styles, self.prompts = plan, styles, prompts
         self._model, self._size, self._device = model.config, size, device
-        self._params = jax.device_put(model.params, device)
+        held = jax.jit(device_weights, static_argnums=1)
+        self._params = held(jax.device_put(model.params, device), plan.stream)
         self._profile, self._number = profile or Profile("", "clip"), itertools.count()
         self._programs = streaming.compile_all(self._to_compile(), COMPILERS)
 
