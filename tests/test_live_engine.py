@@ -178,7 +178,7 @@ def test_late_frames_are_skipped():
 
 def test_idle_clients_and_long_sessions_end():
     stage = Stage(idle=10, session=100)
-    (quiet, seen_quiet), (busy, seen_busy) = stage.join(), stage.join()
+    (_, seen_quiet), (busy, seen_busy) = stage.join(), stage.join()
     for _ in range(11):
         stage.clock.now += 1
         stage.engine.offer(busy, source(1))
