@@ -1,4 +1,4 @@
-"""Who may connect: names of this machine, origins, the token, and what a page may do."""
+"""Who may connect: names of this machine, origins, the token; what a page may do."""
 
 import hmac
 import ipaddress

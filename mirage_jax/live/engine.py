@@ -98,7 +98,7 @@ class Engine:
         with self._changed:
             if self._stopping or self._seats.take(client) is None:
                 self.counters.refused += 1
-                raise BusyError(f"all {len(self._seats)} seats are taken")
+                raise BusyError("all seats are taken")
             self.counters.joined += 1
             status, detail = self.status, self.detail
         sink.state(status, detail, retry=False)

@@ -120,6 +120,8 @@ class LiveServer:
                     "another --config.port or --config.host"
                 ) from error
             self._engine.start()
+            # The encoder is compiled now and not when the first client waits for it.
+            self._words.submit(self._service.encode, [self._settings.prompt])
             ready(runner.addresses[0][1])
             await stop.wait()
         finally:
@@ -129,7 +131,7 @@ class LiveServer:
             self._words.shutdown(wait=False, cancel_futures=True)
 
     async def _drain(self) -> None:
-        """Lets the step that runs finish and tells all clients; then they are closed."""
+        """Lets the running step finish, tells all clients, closes them."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._engine.stop, _DRAIN_SECONDS)
         for _ in range(20):
@@ -196,7 +198,9 @@ class LiveServer:
         return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _list_styles(self, request: web.Request) -> web.Response:
-        return web.json_response(self._styles)
+        return web.json_response(
+            {"prompt": self._settings.prompt, "styles": self._styles}
+        )
 
 
 def _answer(body: bytes, kind: str) -> Any:

@@ -18,6 +18,7 @@ const STATES = {
   refused: "Refused",
   lost: "Connection lost",
   ended: "Paused",
+  idle: "Not started",
 };
 
 const $ = (id) => document.getElementById(id);
@@ -31,7 +32,8 @@ let sequence = 0;
 let answered = 0;
 let answeredAt = 0;
 let latency = 0;
-let state = "connecting";
+let state = "idle";
+let shown = 0; // sequence of the picture on the stage
 let wish = null; // the last prompt or style, to be told again after a reconnect
 let grabbing = false;
 let mirrored = true;
@@ -64,6 +66,8 @@ function showState(name, detail, message) {
   if (message?.height) size = { width: message.width, height: message.height };
   if (joined) {
     answered = sequence;
+    for (const bitmap of waiting.values()) bitmap.close();
+    waiting.clear();
     if (wish) connection.send(wish);
   }
   clearInterval(clock);
@@ -92,6 +96,15 @@ function showState(name, detail, message) {
 
 everyFrame($("video"), async (captured) => {
   if (!source.running || grabbing) return;
+  grabbing = true;
+  try {
+    await send(captured);
+  } finally {
+    grabbing = false;
+  }
+});
+
+async function send(captured) {
   if (!connection.ready) {
     stage.show(await createImageBitmap(picture()), null);
     return;
@@ -99,21 +112,16 @@ everyFrame($("video"), async (captured) => {
   const now = performance.now();
   if (sequence - answered >= AHEAD && now - answeredAt < PATIENCE) return;
   if (connection.backlog > 0) return;
-  grabbing = true;
   const image = picture();
   const number = ++sequence;
   const [blob, bitmap] = await Promise.all([
     new Promise((done) => image.toBlob(done, "image/jpeg", QUALITY)),
     createImageBitmap(image),
   ]);
-  grabbing = false;
-  if (blob && connection.send(encodePicture(number, captured, blob))) {
-    if (sequence - answered === 1) answeredAt = now;
-    waiting.set(number, bitmap);
-  } else {
-    bitmap.close();
-  }
-});
+  if (sequence - answered === 1) answeredAt = now;
+  if (blob && connection.send(encodePicture(number, captured, blob))) waiting.set(number, bitmap);
+  else bitmap.close();
+}
 
 /** The newest frame on a canvas of the size that the model takes, filled by cutting. */
 function picture() {
@@ -139,6 +147,8 @@ async function showPicture(message) {
   answered = Math.max(answered, message.sequence);
   answeredAt = performance.now();
   const styled = await createImageBitmap(message.data);
+  if (message.sequence < shown) return styled.close();
+  shown = message.sequence;
   const before = waiting.get(message.sequence) ?? null;
   for (const [number, bitmap] of waiting) {
     if (number > message.sequence) break;
@@ -148,7 +158,13 @@ async function showPicture(message) {
   stage.show(before, styled);
   const delay = performance.now() - message.captured;
   latency = latency ? latency + 0.1 * (delay - latency) : delay;
-  if (message.styled && $("live").hidden && !recorder.active) $("canvas").dataset.styled = "yes";
+  showBadge(message.styled);
+}
+
+function showBadge(styled) {
+  $("badge").hidden = styled && !recorder.active;
+  $("badge").textContent = recorder.active ? "Recording" : "Not restyled yet";
+  $("badge").dataset.kind = recorder.active ? "recording" : "";
 }
 
 function showStatistics(message) {
@@ -185,7 +201,7 @@ async function useFile(blob) {
 function begin(camera) {
   $("welcome").hidden = true;
   setMirror(camera);
-  if (state === "ended") connection.open();
+  if (state === "idle" || state === "ended") connection.open();
 }
 
 async function useSample() {
@@ -241,13 +257,14 @@ function press(button) {
 }
 
 async function listStyles() {
-  const styles = await (await fetch("styles.json")).json();
+  const { prompt, styles } = await (await fetch("styles.json")).json();
+  $("prompt").value = prompt;
   for (const [group, title] of [["style", "Styles"], ["effect", "Effects with memory"]]) {
     const heading = Object.assign(document.createElement("h2"), { textContent: title });
     const chips = Object.assign(document.createElement("div"), { className: "chips" });
     for (const style of styles.filter((one) => one.group === group)) {
       const chip = Object.assign(document.createElement("button"), { textContent: style.label, title: style.prompt });
-      chip.setAttribute("aria-pressed", "false");
+      chip.setAttribute("aria-pressed", style.prompt === prompt);
       chip.onclick = () => {
         clearTimeout(typing);
         $("prompt").value = style.prompt;
@@ -284,9 +301,7 @@ function record() {
   else recorder.start(stage.canvas, (blob, ending) => download(blob, `mirage-${stamp()}.${ending}`));
   $("record").setAttribute("aria-pressed", recorder.active);
   $("record-text").textContent = recorder.active ? "Stop" : "Record";
-  $("live").hidden = !recorder.active;
-  $("live").textContent = "Recording";
-  $("live").dataset.kind = "recording";
+  showBadge(true);
 }
 
 const stamp = () => new Date().toISOString().slice(0, 19).replaceAll(":", "-");
@@ -325,6 +340,5 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-connection.open();
 listStyles();
 listSources();

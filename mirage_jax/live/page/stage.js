@@ -1,5 +1,7 @@
 // The picture: source and result on one canvas, as the view says.
 
+const SMALLEST = 512; // rows of the canvas: lines and saved pictures stay sharp
+
 export class Stage {
   #canvas;
   #context;
@@ -29,17 +31,16 @@ export class Stage {
   draw() {
     const picture = this.#styled ?? this.#source;
     if (!picture) return;
-    const { width, height } = picture;
+    const factor = Math.max(1, Math.ceil(SMALLEST / picture.height));
+    const width = factor * picture.width;
+    const height = factor * picture.height;
     const split = this.view === "split";
     this.#resize(split ? 2 * width : width, height);
     const source = this.#source ?? picture;
     const context = this.#context;
-    if (split) {
-      context.drawImage(source, 0, 0, width, height);
-      context.drawImage(picture, width, 0, width, height);
-    } else {
-      context.drawImage(picture, 0, 0, width, height);
-    }
+    context.imageSmoothingQuality = "high";
+    if (split) context.drawImage(source, 0, 0, width, height);
+    context.drawImage(picture, split ? width : 0, 0, width, height);
     if (this.view === "wipe") {
       const edge = Math.round(this.wipe * width);
       if (edge > 0) {
