@@ -25,7 +25,7 @@ class FakeDevice:
     def __init__(self, seats=2, clock=None, seconds=0.0):
         self.seats, self.height, self.width = seats, SIDE, SIDE
         self.clock, self.seconds = clock, seconds
-        self.sums = None
+        self.sums = np.full(seats, 99)
         self.prompts = np.zeros(seats)
         self.calls = []
         self.sick = set()  # seats whose next picture is not healthy
@@ -52,7 +52,8 @@ class FakeDevice:
         if self.clock is not None:
             self.clock.now += self.seconds
         if self.error:
-            self.sums, error, self.error = None, self.error, None
+            error, self.error = self.error, None
+            self.sums = np.full(self.seats, 99)
             raise error
         self.calls.append(("step", *np.flatnonzero(arrived).tolist()))
         self.sums = self.sums + np.where(arrived, images[:, 0, 0, 0], 0)

@@ -61,8 +61,9 @@ class Viewer:
                 data = (await self.socket.receive()).data
                 assert isinstance(data, bytes), data  # the socket is closed
                 message = decode_from_server(data)
-                if isinstance(message, kind) and fields.items() <= vars(message).items():
-                    return message
+                if isinstance(message, kind):
+                    if fields.items() <= vars(message).items():
+                        return message
 
     async def closed(self):
         """The code with which the server closes."""

@@ -31,7 +31,7 @@ class Stage:
 
 
 def test_newest_frame_wins_and_drops_are_counted():
-    box = Mailbox()
+    box: Mailbox[int] = Mailbox()
     assert box.take() is None
     for item in range(5):
         box.put(item)
@@ -39,7 +39,8 @@ def test_newest_frame_wins_and_drops_are_counted():
 
 
 def test_seats_are_given_once_and_again_when_free():
-    seats, (a, b, c) = Seats(2), (object(), object(), object())
+    seats: Seats[object] = Seats(2)
+    a, b, c = object(), object(), object()
     assert [seats.take(client) for client in (a, b, c)] == [0, 1, None]
     assert seats.free(a)
     assert not seats.free(a)
@@ -268,7 +269,8 @@ def test_a_device_error_ends_its_streams_and_the_engine_recovers(running, monkey
 
 
 def test_what_the_user_can_cure_at_the_start_is_fatal():
-    device, told = FakeDevice(), []
+    device = FakeDevice()
+    told: list[MirageError] = []
     device.open_error = MirageError("no memory left")
     engine = Engine(device, LiveLimits(), on_fatal=told.append)
     engine.start()
@@ -299,7 +301,7 @@ def test_random_traffic_never_mixes_streams():
     """Clients come, go, send and leave out frames; every picture is its owner's."""
     rng = np.random.default_rng(0)
     stage = Stage(seats=3)
-    seated = []
+    seated: list[tuple] = []
     for _ in range(400):
         if len(seated) < 3 and rng.random() < 0.3:
             client, sink = stage.join()

@@ -97,7 +97,7 @@ def test_busy_house_then_a_free_seat():
     asyncio.run(play())
 
 
-BAD = {
+BAD: dict[str, tuple[list, str]] = {
     "no hello": ([encode(Reset())], "must be a hello"),
     "rubbish": ([b"GET / HTTP/1.1"], "version 69"),
     "text": (["hello"], "must be a hello"),

@@ -64,12 +64,14 @@ class Access:
           host: the header.
           address, port: where this connection arrived.
         """
+        if set(host) & set("@/?#\\"):  # a URL would read these as its own
+            return False
         try:
             url = URL(f"http://{host}")
             name, named_port = (url.raw_host or "").lower(), url.explicit_port
         except ValueError:
             return False
-        if url.raw_authority.lower() != host.lower() or named_port not in (port, None):
+        if named_port not in (port, None):
             return False
         return name in self._names or same_address(name, address)
 

@@ -79,14 +79,19 @@ class Engine:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, timeout: float = 10.0) -> None:
-        """Finishes the turn that runs, tells the clients, ends the thread."""
+    def stop(self, timeout: float = 10.0) -> bool:
+        """Finishes the turn that runs, tells the clients, ends the thread.
+
+        Returns:
+          False if the thread still works, which a compilation does for long.
+        """
         with self._changed:
             self._stopping = True
             self._changed.notify()
         self._end_all("the server is stopping", retry=True)
         if self._thread.is_alive():
             self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def join(self, sink: Sink, prompt: Float[np.ndarray, " 384"]) -> Client:
         """A seat with a fresh stream.

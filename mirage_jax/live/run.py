@@ -41,10 +41,15 @@ def run_live(settings: LiveSettings, model: Model) -> None:
     config = settings.stream(jax.local_devices()[0].platform)
     device = SeatedStreams(model, config, settings.seed)
     print(f"streams       {config.batch} of {config.height}x{config.width}")
-    asyncio.run(_serve(settings, device))
+    if not asyncio.run(_serve(settings, device)):
+        # Nothing can interrupt a compilation, and Python must not take the compiler's
+        # thread down in the midst of it: no clean-up, everything is closed.
+        sys.stdout.flush()
+        os._exit(0)
 
 
-async def _serve(settings: LiveSettings, device: SeatedStreams) -> None:
+async def _serve(settings: LiveSettings, device: SeatedStreams) -> bool:
+    """Serves until a signal; False if the device's thread could not be ended."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     fatal: list[MirageError] = []
 
@@ -75,6 +80,7 @@ async def _serve(settings: LiveSettings, device: SeatedStreams) -> None:
     await LiveServer(settings, engine, access, encode_text, secure).serve(stop, ready)
     if fatal:
         raise fatal[0]
+    return engine.stop(0)
 
 
 def _secure(settings: LiveSettings, names: list[str]) -> ssl.SSLContext | None:
