@@ -22,8 +22,8 @@ class FakeDevice:
     before a stream is right, and after an error it has to be opened again.
     """
 
-    def __init__(self, seats=2, clock=None, seconds=0.0):
-        self.seats, self.height, self.width = seats, SIDE, SIDE
+    def __init__(self, seats=2, clock=None, seconds=0.0, side=SIDE):
+        self.seats, self.height, self.width = seats, side, side
         self.clock, self.seconds = clock, seconds
         self.sums = np.full(seats, 99)
         self.prompts = np.zeros(seats)
@@ -61,7 +61,7 @@ class FakeDevice:
         healthy = np.array([seat not in self.sick for seat in range(self.seats)])
         self.sick = set()
         pictures = np.broadcast_to(
-            value[:, None, None, None], (self.seats, SIDE, SIDE, 3)
+            value[:, None, None, None], (self.seats, self.height, self.width, 3)
         )
         return pictures, healthy
 
