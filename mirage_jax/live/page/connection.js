@@ -3,7 +3,7 @@
 import { decode, encode } from "./protocol.js";
 
 const FIRST_PAUSE = 1000; // milliseconds before the first new try
-const LONGEST_PAUSE = 20000;
+const LONGEST_PAUSE = 10000;
 
 /** Calls on.state(state, detail, pause), on.picture(message), on.statistics(message). */
 export class Connection {
