@@ -17,8 +17,8 @@ from mirage_jax.weights import save_weights
 ROOT = Path(__file__).parent.parent
 
 
-def test_serves_until_sigterm(tmp_path):
-    """The first signal comes while the model is compiled, the second when it runs."""
+def test_serves_until_a_signal(tmp_path):
+    """Ctrl-C while the model is compiled, and SIGTERM when it runs."""
     model = small_model()
     for name in ("codec", "denoiser"):
         save_weights(
@@ -26,11 +26,11 @@ def test_serves_until_sigterm(tmp_path):
             model.params[name],
             getattr(model.config, name),
         )
-    for wait in (False, True):
-        begin_and_end(tmp_path, wait)
+    begin_and_end(tmp_path, signal.SIGINT, wait_until_ready=False)
+    begin_and_end(tmp_path, signal.SIGTERM, wait_until_ready=True)
 
 
-def begin_and_end(model, wait_until_ready):
+def begin_and_end(model, number, wait_until_ready):
     process = subprocess.Popen(
         [
             sys.executable,
@@ -61,7 +61,7 @@ def begin_and_end(model, wait_until_ready):
         while wait_until_ready and health(f"{page[0]}healthz") != 200:
             assert process.poll() is None
             time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         rest, _ = process.communicate()
     finally:
         killer.cancel()

@@ -68,6 +68,7 @@ class SeatedStreams:
         self._model, self._config, self._seed = model, config, seed
         self._params: Params = {}
         self._state: StreamState | None = None
+        self._narrow = jax.jit(device_weights, static_argnums=1)
         self._open = jax.jit(open_stream, static_argnums=(1, 2))
         self._step = jax.jit(
             partial(checked_step, model=model.config, stream=config), donate_argnums=1
@@ -76,14 +77,18 @@ class SeatedStreams:
         self._set_prompt = jax.jit(set_prompt, static_argnums=1, donate_argnums=2)
 
     def open(self, progress: Callable[[str], None]) -> None:
-        """Loads the weights and runs every program once, then makes a fresh state."""
+        """Loads the weights, makes a state and runs every program once.
+
+        After an error of the device nothing of before is used but the programs.
+
+        Raises:
+          MirageError: the device has no memory for so many streams of this size.
+        """
         what = f"{self.seats} streams of {self.height}x{self.width}"
         with exhaustion_explained(what):
             self._state = None
             progress("loading weights")
-            if not self._params:
-                narrow = jax.jit(device_weights, static_argnums=1)
-                self._params = narrow(self._model.params, self._config)
+            self._params = self._narrow(self._model.params, self._config)
             prompts = np.zeros((self.seats, TEXT_WIDTH), np.float32)
             everyone = np.ones(self.seats, bool)
             self._state = self._fresh(prompts)

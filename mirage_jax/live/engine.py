@@ -105,8 +105,8 @@ class Engine:
                 self.counters.refused += 1
                 raise BusyError("all seats are taken")
             self.counters.joined += 1
-            status, detail = self.status, self.detail
-        sink.state(status, detail, retry=False)
+            # Under the lock, so that no later state overtakes this one.
+            sink.state(self.status, self.detail, retry=False)
         return client
 
     def leave(self, client: Client) -> None:
@@ -313,9 +313,8 @@ class Engine:
     def _tell(self, status: str, detail: str) -> None:
         with self._changed:
             self.status, self.detail = status, detail
-            taken = self._seats.taken()
-        for _, client in taken:
-            client.sink.state(status, detail, retry=False)
+            for _, client in self._seats.taken():
+                client.sink.state(status, detail, retry=False)
 
     def _end(self, client: Client, reason: str, retry: bool) -> None:
         self.leave(client)

@@ -42,6 +42,7 @@ _LOG = logging.getLogger(__name__)
 _HELLO_SECONDS = 5.0
 _SEND_SECONDS = 10.0  # a client that takes no bytes for so long is gone
 _STATISTICS_SECONDS = 1.0
+_GONE = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
 EncodeText = Callable[[Sequence[str]], Float[np.ndarray, "n 384"]]
 
@@ -146,6 +147,8 @@ class Session:
                 message = await self._socket.receive()
         except TimeoutError:
             raise ProtocolError("no hello came") from None
+        if message.type in _GONE:
+            return False
         if message.type is not WSMsgType.BINARY:
             raise ProtocolError("the first message must be a hello")
         hello = decode_from_client(message.data)
@@ -223,6 +226,7 @@ class Session:
                 engine.offer(self._seated(), frame)
 
     async def _words(self) -> None:
+        engine = self._service.engine
         while True:
             await self._prompt_came.wait()
             self._prompt_came.clear()
@@ -232,9 +236,9 @@ class Session:
             try:
                 vector = await self._service.vector(text)
             except MirageError as error:
-                self.state("ready", str(error), retry=False)
+                self.state(engine.status, str(error), retry=False)
                 continue
-            self._service.engine.set_prompt(self._seated(), vector)
+            engine.set_prompt(self._seated(), vector)
 
     async def _send_all(self) -> None:
         quality = self._service.settings.jpeg_quality
