@@ -53,6 +53,7 @@ def get_config() -> config_dict.ConfigDict:
     c.frame_bytes = 2 << 20
     c.frame_pixels = 1920 * 1080
     c.messages_per_second = 120.0
+    c.prompt_characters = 500
     # Of the pictures that go back, 1 to 95.
     c.jpeg_quality = 85
     return c

@@ -106,6 +106,7 @@ BAD: dict[str, tuple[list, str]] = {
     "text later": ([Hello("secret"), "text"], "only binary"),
     "no picture": ([Hello("secret"), SourcePicture(1, 0, b"x" * 99)], "no JPEG"),
     "style": ([Hello("secret"), Style("nothing")], "no style of that name"),
+    "long": ([Hello("secret"), Prompt("x" * 501)], "more than 500 characters"),
     "gif": ([Hello("secret"), SourcePicture(1, 0, jpeg(9, kind="GIF"))], "no JPEG"),
     "large": ([Hello("secret"), SourcePicture(1, 0, jpeg(9, 80))], "80x80 has more"),
     "cut": ([Hello("secret"), SourcePicture(1, 0, jpeg(9, 60)[:300])], "damaged"),
@@ -142,6 +143,38 @@ def test_bad_clients_are_refused_with_a_reason_and_others_go_on():
                 assert f"malformed_total {len(BAD)}\n" in await answer.text()
             async with server.http.get(f"{server.url}metrics") as answer:
                 assert answer.status == 401
+
+    asyncio.run(play())
+
+
+def test_coming_and_going_leaves_nothing_behind():
+    async def play():
+        async with running(seats=3, messages_per_second=1000.0) as server:
+            before = len(asyncio.all_tasks())
+
+            async def visit(number):
+                async with server.viewer() as viewer:
+                    state = await viewer.next(State)
+                    if state.state == "busy" or number % 3 == 0:
+                        return
+                    for turn in range(number % 5):
+                        await viewer.show(1, turn)
+                    if number % 2:
+                        await viewer.send(Prompt("words"))
+
+            for _ in range(10):
+                await asyncio.gather(*(visit(number) for number in range(8)))
+            async with asyncio.timeout(10):
+                while server.engine.clients or len(asyncio.all_tasks()) > before:
+                    await asyncio.sleep(0.01)
+            counters = server.engine.counters
+            assert counters.joined + counters.refused == 80
+            assert counters.device_errors == 0
+            async with server.viewer() as viewer:
+                await viewer.next(State, state="ready")
+                await viewer.show(10)
+                picture = await viewer.next(StyledPicture)
+                assert brightness(picture) == pytest.approx(FIRST + 10, abs=1)
 
     asyncio.run(play())
 

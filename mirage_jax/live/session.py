@@ -196,6 +196,9 @@ class Session:
             self._source.put(message)
             self._source_came.set()
         elif isinstance(message, Prompt):
+            limit = self._service.settings.prompt_characters
+            if len(message.text) > limit:
+                raise ProtocolError(f"a prompt has more than {limit} characters")
             self._prompt.put(message.text)
             self._prompt_came.set()
         elif isinstance(message, Style):

@@ -44,6 +44,7 @@ class LiveSettings:
     frame_bytes: int
     frame_pixels: int
     messages_per_second: float
+    prompt_characters: int
     jpeg_quality: int
 
     def __post_init__(self) -> None:
@@ -69,6 +70,7 @@ class LiveSettings:
             ("frame_bytes", 10_000, 64 << 20),
             ("frame_pixels", 4096, 1 << 26),
             ("messages_per_second", 1, 1000),
+            ("prompt_characters", 1, 8000),
             ("jpeg_quality", 1, 95),
         ):
             value = getattr(self, name)

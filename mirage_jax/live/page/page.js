@@ -22,7 +22,7 @@ const STATES = {
 };
 
 const $ = (id) => document.getElementById(id);
-const source = new Source($("video"));
+const source = new Source($("video"), () => askForSource("The camera went away. Plug it in again, or take another source."));
 const stage = new Stage($("canvas"));
 const recorder = new Recorder();
 const grab = document.createElement("canvas");
@@ -182,9 +182,7 @@ async function useCamera(id) {
     begin(true);
     await listSources();
   } catch (error) {
-    $("welcome").hidden = false;
-    $("help").textContent = cameraHelp(error);
-    $("start").textContent = "Try again";
+    askForSource(cameraHelp(error));
   }
 }
 
@@ -193,9 +191,13 @@ async function useFile(blob) {
     await source.file(blob);
     begin(false);
   } catch {
-    $("welcome").hidden = false;
-    $("help").textContent = "This browser cannot play that video.";
+    askForSource("This browser cannot play that video.");
   }
+}
+
+function askForSource(help) {
+  $("help").textContent = help;
+  $("welcome").hidden = false;
 }
 
 function begin(camera) {

@@ -20,10 +20,13 @@ export function cameraHelp(error) {
 export class Source {
   #stream = null;
   #url = "";
+  #lost;
   #number = 0; // of the latest wish: an older one that ends later is forgotten
 
-  constructor(video) {
+  /** `lost` is called when the camera in use goes away. */
+  constructor(video, lost) {
     this.video = video;
+    this.#lost = lost;
   }
 
   get running() {
@@ -43,6 +46,7 @@ export class Source {
     }
     this.#clear();
     this.#stream = stream;
+    stream.getVideoTracks()[0].onended = () => this.#stream === stream && this.#lost();
     this.video.srcObject = stream;
     await this.video.play();
   }
