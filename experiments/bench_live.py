@@ -3,11 +3,12 @@
     python -m experiments.bench_live --sizes=256,512 --clients=2
 
 Starts the server of configs/live.py at each size, with a seat for every client. A
-client plays the demo's clip as its camera, `--rate` frames a second, and sends the
-newest frame as JPEG while fewer than two are on their way, as the page does. Glass to
-glass is the time from the moment at which the camera has the frame until the styled
-picture is decoded again; a browser adds its camera's and its screen's own delay.
-Writes one JSON file; fails where a client gets fewer than two frames.
+client plays the demo's clip as its camera, `--rate` frames a second, and sends its
+newest frame as JPEG when the page would: one while the device works, a second shortly
+before it is free. Glass to glass is the time from the moment at which the camera has
+the frame until the styled picture is decoded again; a browser adds its camera's and its
+screen's own delay. Writes one JSON file; fails where a client gets fewer than two
+frames.
 """
 
 import asyncio
@@ -53,14 +54,25 @@ _SECONDS = flags.DEFINE_float("seconds", 20.0, "To measure, after the warm-up.")
 _OUT = flags.DEFINE_string(
     "out", None, "Results; docs/results/live_<model>_<device>.json by default."
 )
-_AHEAD = 2  # frames on their way, as in the page
+# As in the page: frames on their way, and how long before the device is free, in
+# seconds, the second one is taken.
+_AHEAD = 2
+_LEAD = 0.06
 _CLIP_FRAMES = 48
 
 
 @dataclasses.dataclass
 class Seen:
-    """What one client saw: seconds of every frame, and the last statistics."""
+    """What one client saw.
 
+    Attributes:
+      delays: seconds of every frame.
+      statistics: the server's last.
+      answered: number of the last frame that came back, and `answered_at` when.
+    """
+
+    answered: int = 0
+    answered_at: float = 0.0
     delays: list[float] = dataclasses.field(default_factory=list)
     statistics: Statistics | None = None
 
@@ -155,10 +167,9 @@ async def watch(url: str, clip: list[np.ndarray], seen: Seen) -> None:
     """One client: a task that sends and one that receives, until time is over."""
     async with aiohttp.ClientSession() as http, http.ws_connect(url) as socket:
         await socket.send_bytes(encode(Hello()))
-        answered = [0]
         tasks = [
-            asyncio.create_task(send(socket, clip, answered)),
-            asyncio.create_task(receive(socket, seen, answered)),
+            asyncio.create_task(send(socket, clip, seen)),
+            asyncio.create_task(receive(socket, seen)),
         ]
         while not seen.delays:  # the encoder of prompts may still be compiled
             await asyncio.sleep(0.01)
@@ -169,14 +180,17 @@ async def watch(url: str, clip: list[np.ndarray], seen: Seen) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def send(socket: Any, clip: list[np.ndarray], answered: list[int]) -> None:
+async def send(socket: Any, clip: list[np.ndarray], seen: Seen) -> None:
     """The camera: sends its newest frame while few are on their way."""
     begin, sequence = time.perf_counter(), 0
     while True:
         number = int((time.perf_counter() - begin) * _RATE.value) + 1
         captured = begin + number / _RATE.value
         await asyncio.sleep(max(0.0, captured - time.perf_counter()))
-        if sequence - answered[0] >= _AHEAD:
+        on_the_way = sequence - seen.answered
+        device = seen.statistics.device_ms / 1000 if seen.statistics else 0.0
+        early = time.perf_counter() - seen.answered_at < device - _LEAD
+        if on_the_way >= _AHEAD or (on_the_way == 1 and early):
             continue
         sequence += 1
         image = clip[number % len(clip)]
@@ -184,14 +198,14 @@ async def send(socket: Any, clip: list[np.ndarray], answered: list[int]) -> None
         await socket.send_bytes(encode(SourcePicture(sequence, captured, data)))
 
 
-async def receive(socket: Any, seen: Seen, answered: list[int]) -> None:
+async def receive(socket: Any, seen: Seen) -> None:
     """The screen: decodes what comes, and notes how old it is."""
     async for message in socket:
         got = decode_from_server(message.data)
         if isinstance(got, Statistics):
             seen.statistics = got
         elif isinstance(got, StyledPicture):
-            answered[0] = got.sequence
+            seen.answered, seen.answered_at = got.sequence, time.perf_counter()
             await asyncio.to_thread(decode_picture, got.data, 1 << 26)
             seen.delays.append(time.perf_counter() - got.captured)
 

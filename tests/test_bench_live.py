@@ -46,7 +46,7 @@ def test_a_client_that_gets_nothing_shows(monkeypatch):
 
     script = importlib.reload(script)
     flags.FLAGS(["bench_live", "--seconds=2"])
-    seen = [script.Seen([0.05] * 10), script.Seen([])]
+    seen = [script.Seen(delays=[0.05] * 10), script.Seen()]
     found = {result.name: result.value for result in script.results_of("64/2", seen, 3)}
     assert found["fps/64/2"] == 0
     assert found["fairness/64/2"] == 0

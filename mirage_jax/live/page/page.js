@@ -6,6 +6,7 @@ import { Source, cameraHelp, cameras, everyFrame } from "./source.js";
 import { Recorder, Stage, download } from "./stage.js";
 
 const AHEAD = 2; // frames on their way: one on the device, one on the wire
+const LEAD = 60; // milliseconds before the device is free that the next one is taken
 const PATIENCE = 1500; // milliseconds until a frame without an answer is given up
 const QUALITY = 0.85;
 const TYPING = 250; // milliseconds without a key until a prompt is sent
@@ -32,6 +33,7 @@ let sequence = 0;
 let answered = 0;
 let answeredAt = 0;
 let latency = 0;
+let deviceTime = 0; // milliseconds of a step
 let state = "idle";
 let shown = 0; // sequence of the picture on the stage
 let wish = null; // the last prompt or style, to be told again after a reconnect
@@ -110,7 +112,10 @@ async function send(captured) {
     return;
   }
   const now = performance.now();
-  if (sequence - answered >= AHEAD && now - answeredAt < PATIENCE) return;
+  const onTheWay = sequence - answered;
+  const waited = now - answeredAt;
+  if (onTheWay >= AHEAD && waited < PATIENCE) return;
+  if (onTheWay === 1 && waited < deviceTime - LEAD) return; // it would only grow old
   if (connection.backlog > 0) return;
   const image = picture();
   const number = ++sequence;
@@ -168,6 +173,7 @@ function showBadge(styled) {
 }
 
 function showStatistics(message) {
+  deviceTime = message.device_ms;
   $("fps").textContent = message.fps.toFixed(1);
   $("device").textContent = message.device_ms ? `${message.device_ms.toFixed(message.device_ms < 10 ? 1 : 0)} ms` : "–";
   $("drops").textContent = message.dropped;
