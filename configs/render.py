@@ -43,4 +43,6 @@ def get_config() -> config_dict.ConfigDict:
     c.sheet_columns = 6
     # How long to measure frame time before the run (3 frames at least).
     c.timing_seconds = 3.0
+    # Folder for a trace of frames 10 to 29; empty for none. See docs/profiling.md.
+    c.profile_dir = ""
     return c

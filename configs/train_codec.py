@@ -16,6 +16,7 @@ def get_config() -> config_dict.ConfigDict:
         init="",  # codec.safetensors to go on from; empty: fresh weights
         model="default",  # a name in mirage_jax.config.MODELS
         restore=True,
+        profile_dir="",  # folder for a trace of some steps (docs/profiling.md)
         # Pictures a device draws for a step: (raw, per style) at each size, and which
         # of the sizes the steps use in turn.
         sizes=(256, 512),

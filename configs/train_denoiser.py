@@ -23,6 +23,7 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
         init="",  # denoiser.safetensors to start from; empty: fresh weights
         model="default",  # a name in mirage_jax.config.MODELS
         restore=True,
+        profile_dir="",  # folder for a trace of some steps (docs/profiling.md)
         # The frame sizes and which of them the steps use in turn.
         sizes=(512, 256),
         pattern=(0, 0, 0, 1),

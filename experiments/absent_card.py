@@ -1,48 +1,20 @@
 """The stream step compiled for a card that is not there: does it fit?"""
 
-import dataclasses
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from experiments.program_memory import Memory, planned_memory
 from mirage_jax.chips import KINDS
 from mirage_jax.codec import init_codec
 from mirage_jax.config import TEXT_WIDTH, ModelConfig
 from mirage_jax.denoiser import init_denoiser
 from mirage_jax.device_weights import device_weights
 from mirage_jax.errors import MirageError
-from mirage_jax.results import Result
 from mirage_jax.stream import StreamConfig, open_stream, stream_step
 from pallas_kernels.targets import TARGETS, Target, compile_for, plugin_missing
-
-
-@dataclasses.dataclass(frozen=True)
-class Memory:
-    """What XLA plans for a program, bytes of the card's memory.
-
-    Attributes:
-      arguments: weights, state and source.
-      temporaries: beside them while it runs.
-      outputs: state and styled frame, where they do not take the place of arguments.
-    """
-
-    arguments: int
-    temporaries: int
-    outputs: int
-
-    @property
-    def total(self) -> int:
-        return self.arguments + self.temporaries + self.outputs
-
-    def to_results(self, name: str) -> list[Result]:
-        """By chip, in GiB."""
-        parts = dataclasses.asdict(self) | {"total": self.total}
-        return [
-            Result(f"memory_gib/{name}/{part}", size / 2**30, "GiB", "lower")
-            for part, size in parts.items()
-        ]
 
 
 def target_of(name: str) -> Target:
@@ -85,12 +57,7 @@ def compile_step(target: Target, model: ModelConfig, stream: StreamConfig) -> Me
         raise MirageError(
             f"the step does not compile for {target.device.kind}: {first}"
         ) from error
-    plan = program.memory_analysis()
-    return Memory(
-        plan.argument_size_in_bytes,
-        plan.temp_size_in_bytes,
-        plan.output_size_in_bytes - plan.alias_size_in_bytes,
-    )
+    return planned_memory(program)
 
 
 def _operands(model: ModelConfig, stream: StreamConfig) -> tuple[Any, Any]:

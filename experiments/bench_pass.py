@@ -16,7 +16,6 @@ combination ran. With --interpret it runs the smallest model on any device, to t
 script itself.
 """
 
-import runpy
 import time
 from typing import Any
 
@@ -24,18 +23,19 @@ import jax
 from absl import app, flags
 
 from experiments.command import command
+from experiments.named_model import load_named, size_settings
 from experiments.pass_programs import Pass, side_of, stream_of
 from experiments.pass_report import Goals, Measured, table, to_results
 from experiments.pass_timing import Job, measure
-from experiments.random_model import random_params
+from experiments.side_by_side import QUICK
 from mirage_jax.chips import measured_chip
-from mirage_jax.config import MODELS, ModelConfig, model_config
+from mirage_jax.config import ModelConfig
 from mirage_jax.cost_model import count_parameters, floor_seconds, pass_stages
 from mirage_jax.device_weights import device_weights
 from mirage_jax.errors import MirageError
+from mirage_jax.profiling import runs_folder
 from mirage_jax.results import device_setup, write_results
 from mirage_jax.stream import StreamConfig
-from mirage_jax.weights import load_model, model_folder
 from pallas_kernels import device, timing
 
 _SIZE = flags.DEFINE_string(
@@ -55,17 +55,13 @@ _CALLS = flags.DEFINE_integer("calls", 300, "Calls from the host.")
 _PASSES = flags.DEFINE_integer("passes", 50, "Passes in one program.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Runs of it; the median counts.")
 _INTERPRET = flags.DEFINE_bool("interpret", False, "Run the smallest model anywhere.")
+_PROFILE_DIR = flags.DEFINE_string(
+    "profile_dir", "", "Folder for traces, docs/profiling.md; none by default."
+)
 _STRICT = flags.DEFINE_bool("strict", False, "Exit with 1 where a goal is missed.")
 _OUT = flags.DEFINE_string(
     "out", None, "Results; docs/results/pass_<model>_<device>.json by default."
 )
-
-
-# Off a GPU nothing is timed in earnest: this compiles in a third of the time.
-QUICK = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
 
 
 def bench() -> bool:
@@ -74,21 +70,24 @@ def bench() -> bool:
     card = device.present()
     if card is None and not _INTERPRET.value:
         raise MirageError("no NVIDIA GPU here; --interpret runs a tiny model without")
+    if _PROFILE_DIR.value:
+        runs_folder(_PROFILE_DIR.value)  # fails now, if it must
     settings = _settings(card is None)
     name, goals = settings["model"], Goals(*settings["goals"])
-    model, params, weights = _load(name)
+    named = load_named(name)
+    model = named.config
     bandwidth = timing.copy_bandwidth(4 if card is None else 1024)
     rate = timing.matmul_rate(128 if card is None else 8192)
     print(f"copy {bandwidth / 1e9:.0f} GB/s, matrix products {rate / 1e12:.1f} TFLOP/s")
     chip = measured_chip("" if card is None else card.kind, bandwidth, rate)
     parameters = count_parameters(model)
-    print(f"{name}: {parameters / 1e6:.1f} M parameters, {weights}")
+    print(f"{name}: {parameters / 1e6:.1f} M parameters, {named.weights}")
 
     jobs = _jobs(model, settings["tokens"], card is not None)
-    held = _held(params, jobs)
+    held = _held(named.params, jobs)
     setup = device_setup() | {
         "model": name,
-        "weights": weights,
+        "weights": named.weights,
         "batch": 1,
         "tokens": settings["tokens"],
         "copy_bytes_per_s": bandwidth,
@@ -110,7 +109,13 @@ def bench() -> bool:
             job.compile(weights_of_job)
             floor = 1e3 * floor_seconds(pass_stages(model, job.runs.stream), chip)
             found = measure(
-                job, weights_of_job, wanted, floor, _CALLS.value, _REPEATS.value
+                job,
+                weights_of_job,
+                wanted,
+                floor,
+                _CALLS.value,
+                _REPEATS.value,
+                _PROFILE_DIR.value and f"{_PROFILE_DIR.value}/{job.path}",
             )
             job.compiled.clear()  # and its buffers
             done.append(found)
@@ -135,10 +140,7 @@ def bench() -> bool:
 
 def _settings(small: bool) -> dict[str, Any]:
     """The config's values, with those that flags give in their place."""
-    try:
-        settings = runpy.run_path(_SIZE.value)["get_config"]()
-    except (OSError, KeyError) as error:
-        raise MirageError(f"--size={_SIZE.value} is no config ({error})") from error
+    settings = size_settings(_SIZE.value, "size")
     if small:
         settings |= {"model": "test", "tokens": (4, 16)}
     if _MODEL.value is not None:
@@ -146,18 +148,6 @@ def _settings(small: bool) -> dict[str, Any]:
     if _TOKENS.value:
         settings["tokens"] = tuple(int(count) for count in _TOKENS.value)
     return settings
-
-
-def _load(name: str) -> tuple[ModelConfig, Any, str]:
-    """Sizes, bfloat16 weights on the device, and what they are."""
-    if name not in MODELS or model_folder(name).is_dir():
-        model = load_model(name)
-        narrow = jax.jit(device_weights, static_argnums=1)
-        params = narrow(jax.device_put(model.params), StreamConfig())
-        return model.config, params, f"weights {model.sha256[:12]}"
-    config = model_config(name)
-    params = random_params(jax.random.key(0), config, "bfloat16")
-    return config, params, "random weights, for timing only"
 
 
 def _jobs(model: ModelConfig, counts: Any, on_gpu: bool) -> list[Job]:
@@ -178,6 +168,7 @@ def _jobs(model: ModelConfig, counts: Any, on_gpu: bool) -> list[Job]:
 def _held(params: Any, jobs: list[Job]) -> dict[str | None, Any]:
     """Weights in every precision that a job asks for."""
     convert = jax.jit(device_weights, static_argnums=1)
+    params = convert(params, StreamConfig())
     held: dict[str | None, Any] = {None: params}
     for wanted in {job.precision for job in jobs} - held.keys():
         held[wanted] = convert(params, StreamConfig(eight_bit=wanted))

@@ -40,6 +40,7 @@ from mirage_jax.evaluation.summary import (
     table,
     to_results,
 )
+from mirage_jax.profiling import Profile
 from mirage_jax.results import device_setup, write_results
 from mirage_jax.stream import COMMITS, StreamConfig
 from mirage_jax.styler import load_styler
@@ -84,12 +85,17 @@ _OUT = flags.DEFINE_string("out", "docs/results/quality.json", "Where results go
 _PICTURES = flags.DEFINE_string(
     "pictures", "docs/pictures", "Folder for grids of pictures; empty for none."
 )
+_PROFILE_DIR = flags.DEFINE_string(
+    "profile_dir", "", "Folder for a trace of two clips, docs/profiling.md; or none."
+)
 _STRICT = flags.DEFINE_bool("strict", False, "Exit with 1 where a bar is missed.")
 
 
 def evaluate() -> bool:
     """Runs what the flags ask for; whether a bar was missed that had to be cleared."""
     begin = time.perf_counter()
+    # A whole clip of all streams is one program: two of them are a trace.
+    profile = Profile(_PROFILE_DIR.value, "clip", warm_up=1, steps=2)
     model = load_model(_MODEL.value)
     styles = _chosen_styles()
     wordings = HELD_OUT_PROMPTS if _WORDING.value == "held_out" else PROMPTS
@@ -102,18 +108,21 @@ def evaluate() -> bool:
     print(f"{len(styles)} styles on {len(clips.names)} clips of {plan.length} frames")
 
     values: dict[str, float] = {}
-    for size in sizes:
-        here = plan if size == long_size else _without_long_runs(plan)
-        scores, runs, codec = _measure(model, here, styles, prompts, size, clips)
-        values |= {
-            f"codec/{name}/{size}": float(frames.mean())
-            for name, frames in codec.items()
-        }
-        values |= quality_values(scores, styles, clips.names, here, size)
-        values |= long_run_values(runs, styles, plan.length)
-        if _PICTURES.value:
-            _draw(Path(_PICTURES.value), size, styles, scores, runs)
-        print(f"{size}x{size} done after {time.perf_counter() - begin:.0f} s")
+    with profile:
+        for size in sizes:
+            here = plan if size == long_size else _without_long_runs(plan)
+            scores, runs, codec = _measure(
+                model, here, styles, prompts, size, clips, profile
+            )
+            values |= {
+                f"codec/{name}/{size}": float(frames.mean())
+                for name, frames in codec.items()
+            }
+            values |= quality_values(scores, styles, clips.names, here, size)
+            values |= long_run_values(runs, styles, plan.length)
+            if _PICTURES.value:
+                _draw(Path(_PICTURES.value), size, styles, scores, runs)
+            print(f"{size}x{size} done after {time.perf_counter() - begin:.0f} s")
 
     checks = quality_checks(values, styles)
     values |= {f"check/{check.name}": float(check.passed) for check in checks}
@@ -195,6 +204,7 @@ def _measure(
     prompts: np.ndarray,
     size: int,
     clips: HeldOutClips,
+    profile: Profile,
 ) -> tuple[list[CaseScores], list[LongRun], dict[str, np.ndarray]]:
     """Everything at one size, shared out over the devices."""
     devices = jax.local_devices()[: _DEVICES.value or None]
@@ -218,7 +228,10 @@ def _measure(
         place: int,
     ) -> tuple[list[CaseScores], list[LongRun], dict[str, np.ndarray]]:
         with jax.default_device(devices[place]):
-            bench = SizeBench(model, plan, styles, prompts, size, devices[place])
+            traced = profile if place == 0 else None
+            bench = SizeBench(
+                model, plan, styles, prompts, size, devices[place], traced
+            )
             print(f"{size}x{size}: compiled in {time.perf_counter() - begin:.0f} s")
             scores, runs = [], []
             for part in parts(cases)[place :: len(devices)]:

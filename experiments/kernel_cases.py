@@ -12,7 +12,9 @@ from experiments import dense_layers, mlp_rivals
 from experiments import frame_attention_rivals as attention
 from experiments import row_kernel_rivals as rows
 from experiments.kernel_case import Case, Contest
+from experiments.precisions import EIGHT_BIT
 from mirage_jax.config import MODELS, DenoiserConfig
+from mirage_jax.transformer import EIGHT_BIT as EIGHT_BIT_LAYERS
 from pallas_kernels.frame_attention.specs import BARS, SMALL, SPECS
 from pallas_kernels.linear.problem import Problem as DenseProblem
 from pallas_kernels.modulated_norm.problem import Problem as NormProblem
@@ -27,7 +29,6 @@ LOOPS = (
     ("default_", MODELS["default"].denoiser, (256, 512)),
 )
 ATTENTION = (*BARS, "default_256", "default_256_lagged")
-EIGHT_BIT = {"int8": "int8", "float8": "float8_e4m3fn"}
 CACHED = 4  # layers of the cache that a commit writes into
 # Not in the frame loop: a norm without a residual, which all else is built on.
 ELSEWHERE = "ungated_norm_"
@@ -105,10 +106,12 @@ def _of_a_pass(
     yield "commit", "", CommitProblem(*sizes)
     for suffix, to in _formats():
         for layer, matrix in dense_layers.layers_of(c.width).items():
+            if to is not None and layer not in EIGHT_BIT_LAYERS:
+                continue
             problem = DenseProblem(frames, tokens, format=to or "bfloat16", **matrix)
             yield layer, suffix, problem
             # The norms quantise for the others.
-            if to is not None and layer in ("out", "down"):
+            if to is not None and layer == "down":
                 quantised = QuantiseProblem(frames * tokens, matrix["inputs"], to)
                 yield f"quantise_{layer}", suffix, quantised
 

@@ -11,6 +11,7 @@ runs: that tests the script.
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +24,10 @@ from absl import app, flags
 from jaxtyping import Array, Float, UInt8
 
 import mirage_jax
+from experiments.backends_used import backends_used
 from experiments.command import command
 from experiments.memory_calls import able
+from experiments.precisions import fields_of
 from mirage_jax.data.prompts import HELD_OUT_PROMPTS
 from mirage_jax.data.teachers import Style, find_style, shipped_styles
 from mirage_jax.device_weights import device_weights
@@ -36,15 +39,7 @@ from mirage_jax.results import Result, device_setup, write_results
 from mirage_jax.stream import StreamConfig, make_scan, open_stream
 from mirage_jax.text import encode_text
 from mirage_jax.weights import Model, load_model
-from pallas_kernels import (
-    device,
-    frame_attention,
-    linear,
-    linear_8bit,
-    modulated_norm,
-    qk_norm_rope_commit,
-    quantise,
-)
+from pallas_kernels import device
 
 _MODEL = flags.DEFINE_string("model", "default", "Name of a shipped model or a folder.")
 _CLIPS = flags.DEFINE_string(
@@ -70,14 +65,14 @@ _OUT = flags.DEFINE_string(
 PLAIN = {"attention": "xla", "kernels": "xla", "linear": "xla"}
 # What a path changes in `StreamConfig`: the definition, what is compared with, ours.
 PATHS: dict[str, dict[str, Any]] = {
-    "float32": {"dtype": "float32"} | PLAIN,
+    "float32": fields_of("float32") | PLAIN,
     "plain": PLAIN,
     "kernels": {},
     # The library chooses by time: a kernel that never wins is proved by name.
     "triton": {"attention": "triton", "kernels": "triton"},
     "mosaic": {"attention": "mosaic", "kernels": "triton", "linear": "mosaic"},
-    "int8": {"eight_bit": "int8"},
-    "float8": {"eight_bit": "float8_e4m3fn"},
+    "int8": fields_of("int8"),
+    "float8": fields_of("float8"),
 }
 FLOAT8_CAPABILITY = (8, 9)
 OURS = ("triton", "mosaic")
@@ -114,25 +109,8 @@ def kernel_quality() -> bool:
     wording = {style.name: HELD_OUT_PROMPTS[style.name][0] for style in styles}
     prompts = encode_text(list(wording.values()))
 
-    values: dict[str, float] = {}
-    chosen: dict[str, dict[str, str | None]] = {}
-    for size in sizes:
-        pairs = _pairs(styles, prompts, clips.names, clips.frames[size])
-        for steps in _STEPS.value:
-            where = f"{size}/{steps}"
-            styled = {}
-            for path in paths:
-                stream = StreamConfig(size, size, steps=steps, **PATHS[path])
-                try:
-                    styled[path] = _stream(model, stream, pairs)
-                except NotImplementedError as error:
-                    raise MirageError(
-                        f"path {path!r} cannot run here: {error}; choose --paths"
-                    ) from error
-                chosen[f"{path}/{where}"] = _backends(stream)
-            values |= _scores(styled, pairs, where)
-            print(_table(values, paths, [s.name for s in styles], where), flush=True)
-    losses = _losses(values, paths)
+    slug = "cpu" if card is None else card.slug
+    out = _OUT.value or f"docs/results/kernel_quality_{slug}.json"
     setup = device_setup() | {
         "model": _MODEL.value,
         "weights_sha256": model.sha256,
@@ -140,16 +118,30 @@ def kernel_quality() -> bool:
         "clip_frames": _FRAMES.value,
         "prompts": wording,
         "batch": 1,
-        "last_backends": chosen,
         "most_db": [_MOST.value, _MOST_STYLE.value, _MOST_8BIT.value],
-        "seconds": round(time.perf_counter() - begin, 1),
     }
-    slug = "cpu" if card is None else card.slug
-    out = _OUT.value or f"docs/results/kernel_quality_{slug}.json"
-    results = [
-        Result(name, value, "dB", "higher") for name, value in sorted(values.items())
-    ]
-    write_results(out, "experiments/kernel_quality.py", setup, results)
+    values: dict[str, float] = {}
+    chosen: dict[str, dict[str, str | None]] = {}
+    for size, steps in itertools.product(sizes, _STEPS.value):
+        pairs = _pairs(styles, prompts, clips.names, clips.frames[size])
+        where, styled = f"{size}/{steps}", {}
+        for path in paths:
+            stream = StreamConfig(size, size, steps=steps, **PATHS[path])
+            try:
+                styled[path] = _stream(model, stream, pairs)
+            except NotImplementedError as error:
+                raise MirageError(
+                    f"path {path!r} cannot run here: {error}; choose --paths"
+                ) from error
+            chosen[f"{path}/{where}"] = backends_used(stream)
+        values |= _scores(styled, pairs, where)
+        print(_table(values, paths, [s.name for s in styles], where), flush=True)
+        # A run that is cut off keeps what it has.
+        setup["last_backends"] = chosen
+        setup["seconds"] = round(time.perf_counter() - begin, 1)
+        results = [Result(n, v, "dB", "higher") for n, v in sorted(values.items())]
+        write_results(out, "experiments/kernel_quality.py", setup, results)
+    losses = _losses(values, paths)
     for name, backends in chosen.items():
         ours = [op for op, backend in backends.items() if backend in OURS]
         if not name.startswith(("float32", "plain")):
@@ -167,20 +159,6 @@ def _able(card: device.Device | None) -> list[str]:
     if card is None or card.capability >= FLOAT8_CAPABILITY:
         eight.append("float8")
     return ["kernels", *named, *eight]
-
-
-def _backends(stream: StreamConfig) -> dict[str, str | None]:
-    """What the operations of this stream, which was traced last, ran on."""
-    called = {
-        "frame_attention": frame_attention,
-        "modulated_norm": modulated_norm,
-        "qk_norm_rope_commit": qk_norm_rope_commit,
-    }
-    if stream.eight_bit is None:
-        called["linear"] = linear
-    else:
-        called |= {"linear_8bit": linear_8bit, "quantise": quantise}
-    return {name: op.last_backend() for name, op in called.items()}
 
 
 def _pairs(

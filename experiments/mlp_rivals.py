@@ -20,24 +20,22 @@ from pallas_kernels.timing import Step
 
 
 def _mlp_bfloat16(h: Array, operands: Any) -> Array:
-    """Two dense layers as XLA does them today."""
-    up, _, down, _ = operands["float"]
-    y = jax.nn.gelu(h @ up)
-    return h + operands["gate"][:, :, None] * (y @ down)
+    """Two dense layers as XLA does them."""
+    up, up_bias, down, down_bias = operands["float"]
+    y = jax.nn.gelu(h @ up + up_bias[None, None, None])
+    return y @ down + down_bias[None, None, None]
 
 
 def _mlp_exact(h: Array, operands: Any) -> Array:
-    up, _, down, _ = (x.astype(jnp.float32) for x in operands["float"])
-    wide = h.astype(jnp.float32)
-    gate = operands["gate"].astype(jnp.float32)[:, :, None]
-    return wide + gate * (jax.nn.gelu(wide @ up) @ down)
+    wide = jax.tree.map(lambda x: x.astype(jnp.float32), operands["float"])
+    return _mlp_bfloat16(h.astype(jnp.float32), {"float": wide})
 
 
 def _mlp_mosaic(h: Array, operands: Any) -> Array:
     """The same as two kernels."""
-    up, _, down, _ = operands["float"]
-    y = mosaic.linear(h, up, None, None, None, activation="gelu")
-    return mosaic.linear(y, down, None, h, operands["gate"], activation=None)
+    up, up_bias, down, down_bias = operands["float"]
+    y = mosaic.linear(h, up, up_bias, None, None, activation="gelu")
+    return mosaic.linear(y, down, down_bias, None, None, activation=None)
 
 
 def _quantise_xla(x: Array, to: str) -> Any:
@@ -53,45 +51,45 @@ def _mlp_8bit(
     quantise: Callable[[Array, str], Any] = _quantise_xla,
 ) -> Array:
     """The same in 8 bits, both quantisations of activations included."""
-    up, down = operands[to]
-    y = call(quantise(h, to), *up, None, None, None, "gelu")
-    return call(quantise(y, to), *down, None, h, operands["gate"], None)
+    (up, down), (_, up_bias, _, down_bias) = operands[to], operands["float"]
+    y = call(quantise(h, to), *up, up_bias, activation="gelu")
+    return call(quantise(y, to), *down, down_bias, activation=None)
 
 
 def mlp_case(tokens: int, width: int, hidden: int, count: int, interpret: bool) -> Case:
     """The MLP of one layer: the 880M model has 30 of them."""
 
     def operands(number: int) -> Any:
-        up = draw(2 * number, width, hidden, scale=width**-0.5)
-        down = draw(2 * number + 1, hidden, width, scale=hidden**-0.5)
+        up = draw(4 * number, width, hidden, scale=width**-0.5)
+        up_bias = draw(4 * number + 1, hidden)
+        down = draw(4 * number + 2, hidden, width, scale=hidden**-0.5)
+        down_bias = draw(4 * number + 3, width)
         eight = {
             to: (linear.quantise_weight(up, to), linear.quantise_weight(down, to))
             for to in LARGEST
         }
-        gate = draw(number, 1, 1, width, scale=0.1)
-        return eight | {"float": (up, gate, down, gate), "gate": gate}
+        return eight | {"float": (up, up_bias, down, down_bias)}
 
-    def triton(x, weight, scale, bias, residual, gate, activation):
+    def triton(x, weight, scale, bias, activation):
         return linear_triton.linear_8bit(
-            *(x, weight, scale, bias, residual, gate),
+            *(x, weight, scale, bias, None, None),
             activation=activation,
             dtype=jnp.dtype(HALF),
             interpret=interpret,
         )
 
-    def xla(x, weight, scale, bias, residual, gate, activation):
+    def xla(x, weight, scale, bias, activation):
         return linear.linear_8bit(
             x,
             linear.Weight8(weight, scale),
             bias,
             activation=activation,
-            residual=residual,
-            gate=gate,
+            backend="xla",
         )
 
-    def hopper(x, weight, scale, bias, residual, gate, activation):
+    def hopper(x, weight, scale, bias, activation):
         return linear_mosaic.linear_8bit(
-            *(x, weight, scale, bias, residual, gate),
+            *(x, weight, scale, bias, None, None),
             activation=activation,
             dtype=jnp.dtype(HALF),
         )
@@ -118,6 +116,6 @@ def mlp_case(tokens: int, width: int, hidden: int, count: int, interpret: bool) 
         bytes_moved=2.0 * width * hidden,
         # 8-bit matrix units do twice the operations of 16-bit ones.
         flops=4.0 * tokens * width * hidden / 2,
-        # The residual is exact; the branch, a tenth of it, has a few percent of error.
-        tolerance=1e-2,
+        # Of float8, which rounds a number by up to a sixteenth; the rest is far better.
+        tolerance=6e-2,
     )

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from experiments.precisions import EIGHT_BIT
 from mirage_jax import cache as frame_cache
 from mirage_jax.cache import FrameCache
 from mirage_jax.config import DOWNSAMPLE, ModelConfig
@@ -22,7 +23,6 @@ from mirage_jax.stream import StreamConfig
 Params = dict[str, Any]
 Carry = tuple[Array, FrameCache, Condition]
 BACKENDS = ("attention", "kernels", "linear")  # fields of StreamConfig
-EIGHT_BIT = {"int8": "int8", "float8": "float8_e4m3fn"}
 BASES = ("xla", "kernels", "triton", "mosaic")
 
 
@@ -169,11 +169,16 @@ class Pass:
     def outcome(self, carry: Carry) -> dict[str, Array]:
         """What a pass leaves: latents, and K and V of the frame in all layers."""
         latents, cache, _ = carry
-        c = self.model.denoiser
-        tokens = frame_cache.frame_tokens(cache, c)
-        start = frame_cache.slot_start(cache.cursor, c, tokens)
-        k, v = (
-            jax.lax.dynamic_slice_in_dim(x, start, tokens, axis=2)
-            for x in (cache.k, cache.v)
-        )
-        return {"latents": latents, "k": k, "v": v}
+        return {"latents": latents, **committed(cache, self.model)}
+
+
+def committed(cache: FrameCache, model: ModelConfig) -> dict[str, Array]:
+    """K and V that the current frame wrote, of all layers."""
+    c = model.denoiser
+    tokens = frame_cache.frame_tokens(cache, c)
+    start = frame_cache.slot_start(cache.cursor, c, tokens)
+    k, v = (
+        jax.lax.dynamic_slice_in_dim(x, start, tokens, axis=2)
+        for x in (cache.k, cache.v)
+    )
+    return {"k": k, "v": v}

@@ -3,28 +3,13 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+from experiments.call_timing import Calls
 from mirage_jax.results import Result
 
 # Of latents and committed K and V against float32. Roundings of a layer are handed on
 # through all others: 880M random weights make 0.011, 0.036 and 0.107 of them on a CPU,
 # where every product is the definition's. Wrong kernels are wrong by about 1.
 TOLERANCE = {None: 0.03, "int8": 0.1, "float8_e4m3fn": 0.25}
-
-
-@dataclasses.dataclass(frozen=True)
-class Calls:
-    """Milliseconds of calls from the host.
-
-    Attributes:
-      p50, p95, p99, most: from the call until its result is there, nothing else on.
-      back_to_back: a call, when none waits for the one before.
-    """
-
-    p50: float
-    p95: float
-    p99: float
-    most: float
-    back_to_back: float
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,16 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from experiments.call_timing import time_calls
+from experiments.frame_programs import open_some_stream
 from experiments.pass_programs import Pass
-from experiments.pass_report import Calls, Measured
-from mirage_jax.config import TEXT_WIDTH
-from mirage_jax.stream import make_step, open_stream
+from experiments.pass_report import Measured
+from mirage_jax.profiling import STEPS, Profile
+from mirage_jax.stream import make_step
 from pallas_kernels import timing
-
-WARM_UP = 10  # calls before those that count
 
 
 @dataclasses.dataclass
@@ -77,9 +76,7 @@ class Job:
 
     def open(self, params: Any) -> Any:
         """A fresh stream with some prompt."""
-        prompt = jnp.full((1, TEXT_WIDTH), TEXT_WIDTH**-0.5)
-        key = jax.random.key(0)
-        return open_stream(params, self.runs.model, self.runs.stream, prompt, key)
+        return open_some_stream(params, self.runs.model, self.runs.stream)
 
     def source(self) -> Any:
         """A frame of noise on the device, uint8."""
@@ -90,7 +87,13 @@ class Job:
 
 
 def measure(
-    job: Job, params: Any, wanted: Any, floor_ms: float, calls: int, repeats: int
+    job: Job,
+    params: Any,
+    wanted: Any,
+    floor_ms: float,
+    calls: int,
+    repeats: int,
+    profile_dir: str = "",
 ) -> Measured:
     """Checks one pass, then times it and the step.
 
@@ -101,6 +104,7 @@ def measure(
       floor_ms: least time of a pass.
       calls: from the host, of each kind.
       repeats: runs of the chained program.
+      profile_dir: folder for a trace of passes and one of steps; "" for none.
     """
     found = Measured(job.combination, job.tokens, job.precision, floor_ms)
     if job.refusal:
@@ -116,8 +120,10 @@ def measure(
         carry = run(denoiser, carry)
         return carry, carry[0]
 
-    passes, carry = _calls(one_pass, carry, calls)
+    passes, carry = time_calls(one_pass, carry, calls)
     found = dataclasses.replace(found, passes=passes)
+    if profile_dir:
+        carry = _trace(one_pass, carry, Profile(f"{profile_dir}/pass", "pass", 0))
     if "chain" in job.compiled:
         chain, seconds = job.compiled["chain"], []
         for _ in range(1 + repeats):
@@ -133,28 +139,16 @@ def measure(
         def one_frame(state: Any) -> tuple[Any, Any]:
             return step(params, state, source)
 
-        steps, _ = _calls(one_frame, jax.jit(job.open)(params), calls)
+        steps, state = time_calls(one_frame, jax.jit(job.open)(params), calls)
         found = dataclasses.replace(found, steps=steps)
+        if profile_dir:
+            _trace(one_frame, state, Profile(f"{profile_dir}/step", "frame", 0))
     return found
 
 
-def _calls(
-    call: Callable[[Any], tuple[Any, Any]], carry: Any, count: int
-) -> tuple[Calls, Any]:
-    """Milliseconds of calls that wait for their result, and of such that do not."""
-    for _ in range(WARM_UP):
-        carry, result = call(carry)
-    jax.block_until_ready(result)
-    times = []
-    for _ in range(count):
-        begin = time.perf_counter()
-        carry, result = call(carry)
-        jax.block_until_ready(result)
-        times.append(1e3 * (time.perf_counter() - begin))
-    begin = time.perf_counter()
-    for _ in range(count):
-        carry, result = call(carry)
-    jax.block_until_ready((carry, result))
-    together = 1e3 * (time.perf_counter() - begin) / count
-    p50, p95, p99 = np.percentile(times, (50, 95, 99)).tolist()
-    return Calls(p50, p95, p99, max(times), together), carry
+def _trace(call: Callable[[Any], tuple[Any, Any]], carry: Any, profile: Profile) -> Any:
+    """Calls beside those that are timed, which a trace would make slower."""
+    with profile:
+        for number in range(STEPS):
+            carry, _ = profile(number, call, carry)
+    return carry

@@ -20,15 +20,13 @@ import jax.numpy as jnp
 from absl import app, flags
 
 from experiments.command import command
+from experiments.named_model import load_named
 from experiments.pass_programs import Pass, side_of, stream_of
-from experiments.random_model import random_params
-from mirage_jax import codec
-from mirage_jax.config import MODELS, ModelConfig, model_config
+from mirage_jax.config import ModelConfig
 from mirage_jax.device_weights import device_weights
 from mirage_jax.errors import MirageError
 from mirage_jax.results import Result, device_setup, write_results
-from mirage_jax.stream import StreamConfig
-from mirage_jax.weights import load_model, model_folder
+from mirage_jax.stream import StreamConfig, decode_frame, encode_frame
 from pallas_kernels import device
 
 _SIZE = flags.DEFINE_string("size", "lsd_880m", "A named size, or a folder of weights.")
@@ -55,10 +53,10 @@ def profile_kernels() -> None:
     card = device.present()
     if card is None:
         raise MirageError("no NVIDIA GPU here")
-    model, params = _load(_SIZE.value)
-    side = side_of(_TOKENS.value, model)
+    named = load_named(_SIZE.value)
+    model, side = named.config, side_of(_TOKENS.value, named.config)
     stream = stream_of(_COMBINATION.value, side, True)
-    params = jax.jit(device_weights, static_argnums=1)(params, stream)
+    params = jax.jit(device_weights, static_argnums=1)(named.params, stream)
     programs = _programs(model, stream)
     if unknown := set(_PROGRAMS.value) - programs.keys():
         raise MirageError(f"--programs: {min(unknown)!r} is none of {list(programs)}")
@@ -81,30 +79,20 @@ def profile_kernels() -> None:
     print(f"results in {out}")
 
 
-def _load(name: str) -> tuple[ModelConfig, Any]:
-    if name not in MODELS or model_folder(name).is_dir():
-        model = load_model(name)
-        return model.config, jax.device_put(model.params)
-    config = model_config(name)
-    return config, random_params(jax.random.key(0), config, "bfloat16")
-
-
 def _programs(model: ModelConfig, stream: StreamConfig) -> dict[str, Program]:
     """What may be traced: functions of weights and a carry that return the next."""
-    dtype, one_pass = jnp.dtype(stream.dtype), Pass(model, stream)
+    one_pass = Pass(model, stream)
     grid = (1, *stream.grid, model.codec.channels)
     pictures = (1, stream.height, stream.width, 3)
     key = jax.random.key(0)
 
     def encode(params: Any, picture: Any) -> Any:
-        pixels = picture.astype(jnp.float32) / 255
-        latent = codec.encode(params["codec"], pixels, model.codec, dtype)
+        latent = encode_frame(params, model, stream, picture)
         # The next call's picture, so that calls are no copies of each other.
         return picture ^ (latent[0, 0, 0, 0] > 0).astype(jnp.uint8)
 
     def decode(params: Any, latent: Any) -> Any:
-        picture = codec.decode(params["codec"], latent, model.codec, dtype)
-        picture = jnp.round(jnp.clip(picture, 0, 1) * 255).astype(jnp.uint8)
+        picture = decode_frame(params, model, stream, latent)
         return latent + 1e-3 * picture[0, 0, 0, 0].astype(jnp.float32)
 
     return {

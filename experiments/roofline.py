@@ -6,12 +6,12 @@ r"""The least time of a frame on a chip, stage by stage, and what of it was reac
 
 Counts FLOPs and bytes of encoding, every denoiser pass and decoding from the model's
 configuration, and divides them by what the chip's vendor states (`mirage_jax.chips`).
-With --measured, a result file of experiments/bench_pass.py or of a benchmark of the
-frame, it says which share of its own chip's floor was reached there; if that is another
-chip than --chip, it applies the shares to this one's floor. That is a projection, and
-is called so wherever it stands. With --compile it compiles the whole stream step for
-the chip, which need not be there, and fails where that needs more memory than the chip
-has. Writes one JSON file and prints a table.
+With --measured, a result file of experiments/bench_pass.py or benchmark.py, it says
+which share of its own chip's floor was reached there; if that is another chip than
+--chip, it applies the shares to this one's floor. That is a projection, and is called
+so wherever it stands. With --compile it compiles the whole stream step for the chip,
+which need not be there, and fails where that needs more memory than the chip has.
+Writes one JSON file and prints a table.
 """
 
 import dataclasses
@@ -27,7 +27,8 @@ from ml_collections import config_flags
 
 from experiments.absent_card import compile_step, target_of
 from experiments.command import command
-from experiments.pass_programs import EIGHT_BIT, side_of, stream_of
+from experiments.pass_programs import side_of, stream_of
+from experiments.precisions import EIGHT_BIT
 from experiments.roofline_measured import read_measured
 from experiments.roofline_report import (
     Roofline,

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from experiments.pass_programs import side_of, stream_of
 from experiments.pass_report import TOLERANCE
+from experiments.precisions import precision_of
 from mirage_jax.chips import chip_of
 from mirage_jax.codec_cost import codec_stages
 from mirage_jax.config import ModelConfig
@@ -48,7 +49,7 @@ def read_measured(
     read = _of_frames if any(key.startswith("frame_ms/") for key in times) else _of_pass
     found = read(times, model, stream)
     if found is None:
-        precision = stream.eight_bit or stream.dtype
+        precision = precision_of(stream)
         raise MirageError(
             f"{path} has no times in {precision}: take another --precision or measure "
             "it with experiments/bench_pass.py"
@@ -63,12 +64,12 @@ Found = tuple[str, tuple[Piece, ...], float | None] | None
 def _of_frames(
     times: Mapping[str, float], model: ModelConfig, stream: StreamConfig
 ) -> Found:
-    row = f"{stream.eight_bit or stream.dtype}/{stream.steps}"
+    row = f"{precision_of(stream)}/{stream.steps}"
     frame = times.get(f"frame_ms/{row}/p50")
     pieces, rest = [], frame
     for part in frame_parts(model, stream):
         taken = times.get(f"stage_ms/{row}/{part.name}/p50")
-        if taken is None:
+        if taken is None or taken <= 0:  # too short to be told from noise
             rest = None
             continue
         pieces.append(Piece(part.name, part.stages, taken))

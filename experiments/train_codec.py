@@ -27,6 +27,7 @@ from mirage_jax.codec import init_codec
 from mirage_jax.config import CodecConfig, model_config
 from mirage_jax.data.store import FrameStore, load_store, synthetic_store
 from mirage_jax.errors import MirageError
+from mirage_jax.profiling import Profile
 from mirage_jax.results import Result, device_setup, write_results
 from mirage_jax.styler import load_styler
 from mirage_jax.training.codec import (
@@ -133,6 +134,7 @@ def _measure(
 
 def run(config: config_dict.ConfigDict) -> None:
     """One training; raises MirageError for what the user can cure."""
+    profile = Profile(config.profile_dir, "step")
     if config.init:
         params, codec, _ = load_codec(config.init)
     else:
@@ -167,6 +169,7 @@ def run(config: config_dict.ConfigDict) -> None:
         data,
         pictures=lambda ema, data, key: picture_rows(ema, shown, codec),
         restore=config.restore,
+        profile=profile,
         samples=[batch.pictures(styles) for batch in batches],
     )
     draws = np.bincount(config.pattern, minlength=len(batches)) / len(config.pattern)

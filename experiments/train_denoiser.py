@@ -30,6 +30,7 @@ from mirage_jax.data.shards import read_manifest
 from mirage_jax.data.store import FrameStore, load_store, synthetic_store
 from mirage_jax.denoiser import denoise_clip, init_denoiser
 from mirage_jax.flow import NoiseMix
+from mirage_jax.profiling import Profile
 from mirage_jax.styler import load_styler
 from mirage_jax.training.denoiser import (
     ClipBatch,
@@ -129,6 +130,7 @@ def _picture(
 
 def run(config: config_dict.ConfigDict) -> None:
     """One stage; raises MirageError for what the user can cure."""
+    profile = Profile(config.profile_dir, "step")
     model = model_config(config.model)
     if config.codec:
         codec_params, codec_config, _ = load_codec(config.codec)
@@ -181,6 +183,7 @@ def run(config: config_dict.ConfigDict) -> None:
             ema, data, key, model, max(config.sizes)
         ),
         restore=config.restore,
+        profile=profile,
         samples=[len(names) * config.draws] * len(batches),
     )
     path = pathlib.Path(config.workdir) / "denoiser.safetensors"

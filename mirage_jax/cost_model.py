@@ -19,7 +19,7 @@ from mirage_jax.config import ModelConfig
 from mirage_jax.denoiser import init_denoiser
 from mirage_jax.device_weights import device_weights
 from mirage_jax.stream import StreamConfig
-from mirage_jax.transformer import DENSE
+from mirage_jax.transformer import DENSE, EIGHT_BIT
 
 MATRICES = ("kernel", "values")  # parameters that are multiplied with
 STAGES = (
@@ -130,7 +130,8 @@ def pass_stages(
     keys = c.prompt_tokens + (c.ring + 1 + stream.anchor) * tokens
     dense = stream.eight_bit or stream.dtype
     found = {
-        name: Stage(name, dense if name in DENSE else stream.dtype) for name in STAGES
+        name: Stage(name, dense if name in EIGHT_BIT else stream.dtype)
+        for name in STAGES
     }
 
     def add(name: str, **more: int | tuple[int, ...]) -> None:

@@ -263,18 +263,19 @@ def denoise_frame(
         index, weights, own, bias = per_layer
 
         def attend(qkv):
-            q, k_new, v_new = qk_norm_rope_commit(
-                qkv,
-                blocks["q_scale"],
-                blocks["k_scale"],
-                cos,
-                sin,
-                k_slots,
-                v_slots,
-                index,
-                starts,
-                backend=kernels,
-            )
+            with jax.named_scope("commit"):
+                q, k_new, v_new = qk_norm_rope_commit(
+                    qkv,
+                    blocks["q_scale"],
+                    blocks["k_scale"],
+                    cos,
+                    sin,
+                    k_slots,
+                    v_slots,
+                    index,
+                    starts,
+                    backend=kernels,
+                )
             out = frame_attention(
                 q,
                 k_new,
@@ -302,7 +303,8 @@ def denoise_frame(
         one_layer = jax.jit(layer)
         for index in range(c.layers):
             one = jax.tree.map(lambda x, index=index: x[index], layers)
-            carry, _ = one_layer(carry, (np.int32(index), *one))
+            with jax.named_scope(f"layer_{index}"):
+                carry, _ = one_layer(carry, (np.int32(index), *one))
     else:
         carry, _ = jax.lax.scan(layer, carry, (jnp.arange(c.layers), *layers))
     residual, k, v = carry

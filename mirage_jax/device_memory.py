@@ -25,6 +25,12 @@ def peak_memory() -> tuple[int, str]:
     return peak * (1 if sys.platform == "darwin" else 1024), "process"
 
 
+def live_memory() -> int | None:
+    """Bytes of the first device that are in use now; None where it does not count."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return int(stats["bytes_in_use"]) if "bytes_in_use" in stats else None
+
+
 @contextmanager
 def exhaustion_explained(what: str) -> Iterator[None]:
     """Turns "out of memory" from XLA or Python into a MirageError of one line.

@@ -4,9 +4,9 @@ On disk and in training all weights are float32 (or widen to it). A stream reads
 matrix once a pass, so it should find them in the type in which it multiplies: that
 halves or quarters what it reads, and the result is the same as of narrowing them in
 every pass. 8 bits are post-training quantisation: a scale per output channel here, a
-scale per token of the activations in flight, nothing learnt. They are for the dense
-layers of the blocks, where nearly all weights are; stem, conditioning, prompt and head
-stay in the compute type.
+scale per token of the activations in flight, nothing learnt. They are for most of the
+dense layers of the blocks, where nearly all weights are; the projection of attention's
+output, stem, conditioning, prompt and head stay in the compute type.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from mirage_jax.errors import MirageError
 from mirage_jax.stream import StreamConfig
-from mirage_jax.transformer import DENSE
+from mirage_jax.transformer import EIGHT_BIT
 from pallas_kernels.linear_8bit import quantise_weight
 
 Params = dict[str, Any]
@@ -58,7 +58,7 @@ def narrowed(params: Params, dtype: Any) -> Params:
 
 
 def quantise_blocks(denoiser: Params, to: str) -> Params:
-    """The denoiser with the dense layers of its blocks in 8 bits.
+    """The denoiser with dense layers of its blocks in 8 bits: those of `EIGHT_BIT`.
 
     Kernels [L, K, D] become `values` [L, D, K] in the format and `scale` float32
     [L, D]; biases stay.
@@ -72,7 +72,7 @@ def quantise_blocks(denoiser: Params, to: str) -> Params:
       MirageError: inputs or outputs that are no multiple of 16.
     """
     blocks = dict(denoiser["blocks"])
-    for name in DENSE:
+    for name in EIGHT_BIT:
         rest = dict(blocks[name])
         kernel = rest.pop("kernel")
         if any(size % ALIGNED for size in kernel.shape[1:]):

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from mirage_jax.device_memory import exhaustion_explained, peak_memory
+from mirage_jax.profiling import Profile
 from mirage_jax.render_settings import RenderSettings
 from mirage_jax.schedule import PromptSchedule
 from mirage_jax.staged_file import staged
@@ -74,6 +75,7 @@ def render(
     what = f"{height}x{width} with model {settings.model}"
     with ExitStack() as stack:
         stack.enter_context(exhaustion_explained(what))
+        profile = stack.enter_context(Profile(settings.profile_dir, "frame"))
         reader = stack.enter_context(VideoReader(settings.source))
         rate = reader.info.rate
         if settings.fps:
@@ -111,7 +113,7 @@ def render(
         total = _expected(reader, rate, limit)
         clip = progress(itertools.chain(head, frames), total)
         for index, (source, styled) in enumerate(
-            _stream(driver, clip, schedule, vectors, rate, settings.seed)
+            _stream(driver, clip, schedule, vectors, rate, settings.seed, profile)
         ):
             styled_file.write(styled)
             if compare_file is not None:
@@ -203,6 +205,7 @@ def _stream(
     vectors: Float[np.ndarray, "n 384"],
     rate: Fraction,
     seed: int,
+    profile: Profile,
 ) -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W 3"]]]:
     """Yields (source, styled), always one frame behind what the device works on."""
     driver.open(vectors[0], seed)
@@ -213,7 +216,7 @@ def _stream(
         if wanted != current:
             driver.set_prompt(vectors[wanted])
             current = wanted
-        styled = driver.step(source[None])
+        styled = profile(index, driver.step, source[None])
         styled.copy_to_host_async()
         if waiting is not None:
             yield waiting[0], np.asarray(waiting[1])[0]

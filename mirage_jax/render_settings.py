@@ -39,6 +39,7 @@ class RenderSettings:
     compare: bool
     sheet_columns: int
     timing_seconds: float
+    profile_dir: str
 
     def __post_init__(self) -> None:
         check_fit(self.fit)

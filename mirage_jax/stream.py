@@ -54,8 +54,8 @@ class StreamConfig:
       attention: attention backend by name; here and below None chooses by
         measurement.
       kernels: backend of the other kernels, the norms and the commit, by name.
-      eight_bit: "int8" or "float8_e4m3fn" runs the blocks' dense layers in 8 bits;
-        weights must then come from `device_weights`. None leaves them to `dtype`.
+      eight_bit: "int8" or "float8_e4m3fn" runs most of the blocks' dense layers in 8
+        bits; weights must then come from `device_weights`. None leaves all to `dtype`.
       linear: backend of the blocks' dense layers by name; "triton" has 8 bits alone.
       unroll: layers unrolled into the program (quicker to run, slower to compile).
     """
@@ -264,12 +264,14 @@ def _denoise(
     x = _noise(state, stream, model.codec.channels)[:, None]
     source, present = source[:, None], present[:, None]
     step_size, done = jnp.full((stream.batch, 1), 1 / stream.steps), 0
-    for times in pass_times(stream):
+    for number, times in enumerate(pass_times(stream)):
+        name = "pass_clean" if times == (1.0,) else f"pass_{number}"
+        one_pass = jax.named_scope(name)(run)
         given = state.schedule.of_frames(done, done + len(times))
         done += len(times)
         if len(times) == 2:  # the frame before this one, and this one
             before = frame_cache.age_bias(bias, frame_cache.previous_age(cache.age))
-            predicted, cache = run(
+            predicted, cache = one_pass(
                 jnp.concatenate([state.styled[:, None], x], axis=1),
                 jnp.concatenate([state.source[:, None], source], axis=1),
                 jnp.concatenate([state.present[:, None], present], axis=1),
@@ -279,11 +281,74 @@ def _denoise(
             )
             predicted = predicted[:, 1:]
         else:
-            predicted, cache = run(x, source, present, given, cache, now)
+            predicted, cache = one_pass(x, source, present, given, cache, now)
         if times[-1] < 1:  # else the pass is there for its commit alone
             tau = jnp.full((stream.batch, 1), times[-1])
             x = flow.take_step(x, predicted, tau, step_size)
     return x[:, 0], cache
+
+
+def encode_frame(
+    params: Params, model: ModelConfig, stream: StreamConfig, source: Array
+) -> Float[Array, "B h w C"]:
+    """Source frames, uint8 [B, H, W, 3], to float32 latents."""
+    with jax.named_scope("encode"):
+        pixels = source.astype(jnp.float32) / 255
+        dtype = jnp.dtype(stream.dtype)
+        return codec.encode(params["codec"], pixels, model.codec, dtype)
+
+
+def decode_frame(
+    params: Params, model: ModelConfig, stream: StreamConfig, styled: Array
+) -> UInt8[Array, "B H W 3"]:
+    """Clean latents [B, h, w, C] to frames."""
+    with jax.named_scope("decode"):
+        dtype = jnp.dtype(stream.dtype)
+        picture = codec.decode(params["codec"], styled, model.codec, dtype)
+        return jnp.round(jnp.clip(picture, 0, 1) * 255).astype(jnp.uint8)
+
+
+def style_latent(
+    params: Params,
+    state: StreamState,
+    latent: Float[Array, "B h w C"],
+    arrived: Bool[Array, " B"] | None = None,
+    *,
+    model: ModelConfig,
+    stream: StreamConfig,
+) -> StreamState:
+    """What lies between `encode_frame` and `decode_frame`: passes and commit.
+
+    Arguments are those of `stream_step`, with the latent of the source in its place;
+    the styled latent is that of the state returned.
+    """
+    if arrived is None:
+        arrived = jnp.ones(stream.batch, bool)
+    latent = jnp.where(arrived[:, None, None, None], latent, state.source)
+    missing = jnp.where(arrived, 0, state.missing + 1)
+    present = missing <= stream.hold
+    cache = state.cache
+    if not stream.memory:
+        cache = frame_cache.forget(cache, jnp.ones(stream.batch, bool))
+    cache = frame_cache.advance(cache)
+    with jax.named_scope("denoise"):
+        styled, cache = _denoise(params, model, stream, state, cache, latent, present)
+    if stream.anchor:
+        # With the lagged commit a frame's own K and V are final one frame later.
+        lag = 1 if stream.commit == "lagged" else 0
+        slot = (cache.cursor - lag) % (model.denoiser.ring + 1)
+        first = state.frame == lag
+        cache = frame_cache.keep_anchor(cache, model.denoiser, first, slot)
+    return StreamState(
+        cache=cache,
+        schedule=state.schedule,
+        source=latent,
+        styled=styled,
+        present=present,
+        frame=state.frame + 1,
+        missing=missing,
+        key=state.key,
+    )
 
 
 def stream_step(
@@ -308,43 +373,11 @@ def stream_step(
     Returns:
       The next state and the styled frames.
     """
-    dtype = jnp.dtype(stream.dtype)
     if source.shape != (stream.batch, stream.height, stream.width, 3):
         raise ValueError(f"{source.shape=} does not fit {stream=}")
-    if arrived is None:
-        arrived = jnp.ones(stream.batch, bool)
-    with jax.named_scope("encode"):
-        pixels = source.astype(jnp.float32) / 255
-        latent = codec.encode(params["codec"], pixels, model.codec, dtype)
-    latent = jnp.where(arrived[:, None, None, None], latent, state.source)
-    missing = jnp.where(arrived, 0, state.missing + 1)
-    present = missing <= stream.hold
-    cache = state.cache
-    if not stream.memory:
-        cache = frame_cache.forget(cache, jnp.ones(stream.batch, bool))
-    cache = frame_cache.advance(cache)
-    with jax.named_scope("denoise"):
-        styled, cache = _denoise(params, model, stream, state, cache, latent, present)
-    if stream.anchor:
-        # With the lagged commit a frame's own K and V are final one frame later.
-        lag = 1 if stream.commit == "lagged" else 0
-        slot = (cache.cursor - lag) % (model.denoiser.ring + 1)
-        first = state.frame == lag
-        cache = frame_cache.keep_anchor(cache, model.denoiser, first, slot)
-    with jax.named_scope("decode"):
-        picture = codec.decode(params["codec"], styled, model.codec, dtype)
-        picture = jnp.round(jnp.clip(picture, 0, 1) * 255).astype(jnp.uint8)
-    state = StreamState(
-        cache=cache,
-        schedule=state.schedule,
-        source=latent,
-        styled=styled,
-        present=present,
-        frame=state.frame + 1,
-        missing=missing,
-        key=state.key,
-    )
-    return state, picture
+    latent = encode_frame(params, model, stream, source)
+    state = style_latent(params, state, latent, arrived, model=model, stream=stream)
+    return state, decode_frame(params, model, stream, state.styled)
 
 
 def make_step(

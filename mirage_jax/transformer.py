@@ -19,6 +19,9 @@ from mirage_jax.dense import Dense
 from pallas_kernels.modulated_norm import gated_residual_norm
 
 DENSE = ("qkv", "out", "up", "down")  # layers of a block that all tokens go through
+# Those that 8 bits make faster. What attention hands to `out` would have to be
+# quantised by a kernel of its own, which takes longer than so small a product saves.
+EIGHT_BIT = ("qkv", "up", "down")
 MODULATIONS = 6  # shift, scale and gate of the attention and of the MLP branch
 TIME_FEATURES = 64  # sines and cosines of flow time and of step size, each
 ROPE_BASE = 100.0  # the longest wave spans a few hundred tokens: any sane frame
@@ -149,8 +152,8 @@ class Block(nn.Module):
     returns the output of attention [B, G * N, K, E] and whatever state it keeps. It is
     also who needs `q_scale`, of the norm of q, and with the prompt `k_scale`.
     `modulation` is the layer's own, from `modulate`. `kernels` names the backend of the
-    norms, `linear` that of the dense layers; `eight_bit` is their format, None for
-    `dtype`.
+    norms, `linear` that of the dense layers; `eight_bit` is the format of those that
+    `EIGHT_BIT` names, None for `dtype`.
     """
 
     config: DenoiserConfig
@@ -165,7 +168,9 @@ class Block(nn.Module):
             Dense, dtype=self.dtype, eight_bit=self.eight_bit, backend=self.linear
         )
         self.qkv = dense(3 * c.width, use_bias=False)
-        self.out = dense(c.width)
+        # Triton's kernel is for 8 bits alone.
+        backend = "xla" if self.linear == "triton" else self.linear
+        self.out = Dense(c.width, self.dtype, backend=backend)
         self.up = dense(4 * c.width, activation="gelu")
         self.down = dense(c.width)
         self.prompt = nn.Dense(2 * c.width, use_bias=False, dtype=self.dtype)
@@ -193,28 +198,31 @@ class Block(nn.Module):
     ) -> tuple[Residual, Any]:
         c, m = self.config, modulation
         b, g, n, _ = residual.x.shape
-        x, y = gated_residual_norm(
-            residual.x,
-            residual.branch,
-            residual.gate,
-            m[:, :, 1],
-            m[:, :, 0],
-            to=self.eight_bit,
-            backend=self.kernels,
-        )
-        qkv = self.qkv(y).reshape(b, g * n, 3, c.heads, c.head_width)
-        y, state = attend(qkv)
-        branch = self.out(y.reshape(b, g, n, c.width))
-        x, y = gated_residual_norm(
-            x,
-            branch,
-            m[:, :, 2],
-            m[:, :, 4],
-            m[:, :, 3],
-            to=self.eight_bit,
-            backend=self.kernels,
-        )
-        return Residual(x, self.down(self.up(y)), m[:, :, 5]), state
+        with jax.named_scope("attention"):
+            x, y = gated_residual_norm(
+                residual.x,
+                residual.branch,
+                residual.gate,
+                m[:, :, 1],
+                m[:, :, 0],
+                to=self.eight_bit,
+                backend=self.kernels,
+            )
+            qkv = self.qkv(y).reshape(b, g * n, 3, c.heads, c.head_width)
+            y, state = attend(qkv)
+            branch = self.out(y.reshape(b, g, n, c.width))
+        with jax.named_scope("mlp"):
+            x, y = gated_residual_norm(
+                x,
+                branch,
+                m[:, :, 2],
+                m[:, :, 4],
+                m[:, :, 3],
+                to=self.eight_bit,
+                backend=self.kernels,
+            )
+            branch = self.down(self.up(y))
+        return Residual(x, branch, m[:, :, 5]), state
 
 
 class Stem(nn.Module):

@@ -10,7 +10,8 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments import bench_pass, pass_programs
-from experiments.pass_report import Calls, Goals, Measured, table, to_results
+from experiments.call_timing import Calls
+from experiments.pass_report import Goals, Measured, table, to_results
 from experiments.random_model import random_params
 from mirage_jax.config import MODELS
 from mirage_jax.cost_model import count_parameters
@@ -41,6 +42,7 @@ def test_combinations_are_checked_timed_and_recorded(tmp_path, capsys):
         out,
         combinations=["xla", "xla+int8+linear=xla", "triton"],
         programs=["pass", "chain", "step"],
+        profile_dir=str(tmp_path / "profile"),
     )
     for name in ("xla/4", "xla+int8+linear=xla/4"):
         for kind in ("p50", "p95", "p99", "max", "back_to_back", "chained"):
@@ -54,6 +56,9 @@ def test_combinations_are_checked_timed_and_recorded(tmp_path, capsys):
     assert "NotImplementedError" in setup["refused"]["triton/4"]
     assert "timing only" in setup["weights"]
     printed = capsys.readouterr().out
+    for traced in ("xla/4/pass", "xla/4/step", "xla+int8+linear=xla/4/pass"):
+        assert list((tmp_path / "profile" / traced).rglob("*.xplane.pb"))
+    assert "profile: pass 0 to 19; open it with tensorboard --logdir=" in printed
     assert printed.index("xla, 4 tokens: error") < printed.index("pass, chained")
 
 

@@ -13,7 +13,7 @@ from mirage_jax.device_weights import device_weights
 from mirage_jax.errors import MirageError
 from mirage_jax.stream import make_step, reset
 from mirage_jax.stream_driver import StreamDriver
-from mirage_jax.transformer import DENSE
+from mirage_jax.transformer import EIGHT_BIT
 from mirage_jax.weights import Model
 
 FORMATS = ["int8", "float8_e4m3fn"]
@@ -61,11 +61,11 @@ def test_batch_and_reset_hold_in_8_bits(to):
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_dense_layers_are_8_bits_and_nothing_else(to):
+def test_what_8_bits_make_faster_is_in_8_bits_and_nothing_else(to):
     stream = settings(eight_bit=to, dtype="bfloat16")
     found = device_weights(params(), stream)
     sizes = params()["denoiser"]["blocks"]
-    for name in DENSE:
+    for name in EIGHT_BIT:
         layers, inputs, outputs = sizes[name]["kernel"].shape
         layer = found["denoiser"]["blocks"][name]
         assert layer["values"].shape == (layers, outputs, inputs)
@@ -81,6 +81,7 @@ def test_dense_layers_are_8_bits_and_nothing_else(to):
         assert (jnp.abs(wide - kernel) <= most * largest).all()
     block = found["denoiser"]["blocks"]
     assert block["prompt"]["kernel"].dtype == jnp.bfloat16
+    assert block["out"]["kernel"].dtype == jnp.bfloat16
     assert block["q_scale"].dtype == found["denoiser"]["slot_bias"].dtype == jnp.float32
     assert found["codec"]["statistics"]["mean"].dtype == jnp.float32
     assert found["denoiser"]["head"]["Conv_0"]["kernel"].dtype == jnp.bfloat16

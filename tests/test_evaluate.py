@@ -217,11 +217,15 @@ def test_script_from_files_to_files(tmp_path, model, monkeypatch, capsys, own_fl
         "out": str(out),
         "pictures": str(tmp_path / "pictures"),
         "strict": True,
+        "profile_dir": str(tmp_path / "profile"),
     }
     with flagsaver.flagsaver(**settings), pytest.raises(SystemExit) as left:
         evaluate.main(["evaluate"])
     assert left.value.code == 1  # a random model clears no bar
-    assert "FAIL" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "FAIL" in printed
+    assert "profile: clip 1 to 2; open it with tensorboard --logdir=" in printed
+    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
     record = json.loads(out.read_text())
     assert record["setup"]["clips"] == ["blob:0"]
     assert list(record["setup"]["prompts"].values()) == asked

@@ -12,8 +12,9 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments import absent_card, roofline
-from experiments.absent_card import Memory
-from experiments.pass_report import Calls, Measured, to_results
+from experiments.call_timing import Calls
+from experiments.pass_report import Measured, to_results
+from experiments.program_memory import Memory
 from mirage_jax.chips import CHIPS
 from mirage_jax.config import MODELS
 from mirage_jax.cost_model import floor_seconds, pass_stages

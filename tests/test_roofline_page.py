@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.pass_programs import EIGHT_BIT, side_of
+from experiments.pass_programs import side_of
+from experiments.precisions import EIGHT_BIT
 from experiments.roofline_report import Roofline, to_results
 from mirage_jax.chips import CHIPS, chip_of
 from mirage_jax.config import model_config

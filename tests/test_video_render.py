@@ -23,6 +23,7 @@ from video_clips import (
 
 from mirage_jax import render as rendering
 from mirage_jax.errors import MirageError
+from mirage_jax.profiling import Profile
 from mirage_jax.render_settings import OUTPUTS
 from mirage_jax.run_summary import summary_table
 from mirage_jax.schedule import parse_schedule
@@ -129,7 +130,9 @@ def test_the_film_is_the_stream_step_on_every_frame():
     times = time_frames(driver, frames, seconds=0.0)
     assert len(times) == 3
     shown = list(
-        rendering._stream(driver, frames, schedule, prompts, Fraction(25), seed=3)
+        rendering._stream(
+            driver, frames, schedule, prompts, Fraction(25), 3, Profile("", "frame")
+        )
     )
     state = open_stream(
         model.params,

@@ -1,6 +1,7 @@
 """Streams held-out clips through a model, every style on every clip, at one size."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from mirage_jax import stream as streams
 from mirage_jax.data.teachers import Style
 from mirage_jax.evaluation import streaming
 from mirage_jax.evaluation.targets import loop_context, loop_index, make_targets
+from mirage_jax.profiling import Profile
 from mirage_jax.stream import StreamConfig
 from mirage_jax.weights import Model
 
@@ -111,6 +113,7 @@ class SizeBench:
       prompts: embedding of each style's prompt [styles, 384].
       size: height and width of all frames.
       device: where everything runs.
+      profile: traces some of the clips that go through the stream.
     """
 
     def __init__(
@@ -121,10 +124,12 @@ class SizeBench:
         prompts: Float[np.ndarray, "n 384"],
         size: int,
         device: jax.Device,
+        profile: Profile | None = None,
     ):
         self.plan, self.styles, self.prompts = plan, styles, prompts
         self._model, self._size, self._device = model.config, size, device
         self._params = jax.device_put(model.params, device)
+        self._profile, self._number = profile or Profile("", "clip"), itertools.count()
         self._programs = streaming.compile_all(self._to_compile(), COMPILERS)
 
     def _stream(self, steps: int, memory: bool = True) -> StreamConfig:
@@ -310,4 +315,6 @@ class SizeBench:
         return self._programs["open"](self._params, *place)
 
     def _run(self, steps: int, memory: bool, state: Any, source: Array) -> Any:
-        return self._programs[f"stream/{steps}/{memory}"](self._params, state, source)
+        program = self._programs[f"stream/{steps}/{memory}"]
+        number = next(self._number)
+        return self._profile(number, program, self._params, state, source)

@@ -159,9 +159,11 @@ def codec_loss(
       psnr (in dB, of the noisy latents), float32.
     """
     noise_key, crop_key = jax.random.split(key)
-    latents = encode_raw(params, images, config, dtype)
+    with jax.named_scope("encode"):
+        latents = encode_raw(params, images, config, dtype)
     noise = weights.noise * jax.random.normal(noise_key, latents.shape)
-    found = decode_raw(params, latents + noise, config, dtype)
+    with jax.named_scope("decode"):
+        found = decode_raw(params, latents + noise, config, dtype)
     error = found - images
     down = jnp.abs(error[:, 1:] - error[:, :-1]).mean()
     right = jnp.abs(error[:, :, 1:] - error[:, :, :-1]).mean()
@@ -185,7 +187,8 @@ def codec_loss(
                 x, (0, top, left, 0), (x.shape[0], side, side, 3)
             )
 
-        terms["perceptual"] = perceptual_loss(vgg, crop(found), crop(images), dtype)
+        with jax.named_scope("perceptual"):
+            terms["perceptual"] = perceptual_loss(vgg, crop(found), crop(images), dtype)
     loss = sum(getattr(weights, name) * value for name, value in terms.items())
     terms["psnr"] = psnr(jax.lax.stop_gradient(jnp.clip(found, 0, 1)), images).mean()
     return jnp.asarray(loss), terms
@@ -204,10 +207,12 @@ def make_loss(
     ) -> tuple[Array, dict[str, Array]]:
         del step
         batch_key, loss_key = jax.random.split(key)
-        images = sample_batch(data, batch_key, batch)
-        value, terms = codec_loss(
-            params, loss_key, images, config, weights, data.vgg, dtype
-        )
+        with jax.named_scope("draw"):
+            images = sample_batch(data, batch_key, batch)
+        with jax.named_scope("codec_loss"):
+            value, terms = codec_loss(
+                params, loss_key, images, config, weights, data.vgg, dtype
+            )
         return value, {f"{k}_{batch.size}": v for k, v in terms.items()}
 
     return loss

@@ -204,7 +204,8 @@ def _pixel_terms(
     apart = jnp.arange(loss.decoded)[None] * frames // loss.decoded
     pick = ((first + apart) % frames).reshape(-1)
     rows = jnp.repeat(jnp.arange(clips), loss.decoded)
-    found = codec.decode(data.codec, predicted[rows, pick], model.codec, dtype)
+    with jax.named_scope("decode"):
+        found = codec.decode(data.codec, predicted[rows, pick], model.codec, dtype)
     # Clips that are used several times lie behind each other.
     wanted = targets[rows % len(targets), pick]
     terms = {
@@ -222,9 +223,10 @@ def _pixel_terms(
                 x, (0, corner[0], corner[1], 0), (clips, side, side, 3)
             )
 
-        terms["perceptual"] = perceptual_loss(
-            data.vgg, crop(found), crop(wanted), dtype
-        )
+        with jax.named_scope("perceptual"):
+            terms["perceptual"] = perceptual_loss(
+                data.vgg, crop(found), crop(wanted), dtype
+            )
     return terms
 
 
@@ -241,7 +243,8 @@ def make_denoiser_loss(
     ) -> tuple[Array, dict[str, Array]]:
         del step
         keys = jax.random.split(key, 8)
-        source, target, anchored = sample_pairs_of_styles(data, keys[0], batch)
+        with jax.named_scope("draw"):
+            source, target, anchored = sample_pairs_of_styles(data, keys[0], batch)
         embeddings, counts = jnp.asarray(data.embeddings), jnp.asarray(data.counts)
         prompt = jnp.concatenate(
             [
@@ -254,7 +257,8 @@ def make_denoiser_loss(
             latents = codec.encode(data.codec, frames, model.codec, dtype)
             return _repeat(jax.lax.stop_gradient(latents), batch.draws)
 
-        source_latent, clean = encode(source), encode(target)
+        with jax.named_scope("encode"):
+            source_latent, clean = encode(source), encode(target)
         anchored = _repeat(anchored, batch.draws)
         clips = clean.shape[0]
         present = _presence(keys[2], clips, batch)
@@ -262,18 +266,19 @@ def make_denoiser_loss(
         step_size = flow.draw_step_sizes(keys[4], tau)
         history = corrupt_history(keys[5], clean, loss.history)
         noise = jax.random.normal(keys[6], clean.shape)
-        predicted = denoise_clip(
-            params,
-            model,
-            flow.noisy(history, noise, tau),
-            source_latent,
-            present,
-            tau,
-            step_size,
-            prompt,
-            anchored,
-            dtype=dtype,
-        )
+        with jax.named_scope("denoise"):
+            predicted = denoise_clip(
+                params,
+                model,
+                flow.noisy(history, noise, tau),
+                source_latent,
+                present,
+                tau,
+                step_size,
+                prompt,
+                anchored,
+                dtype=dtype,
+            )
         error = jnp.square(predicted - clean).mean((2, 3, 4))  # [s, T]
         weight = flow.frame_weight(tau)
         weight = weight * jnp.where(present, 1.0, loss.missing_source)

@@ -27,6 +27,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mirage_jax.errors import MirageError
+from mirage_jax.profiling import Profile
 from mirage_jax.training.checkpoint import Checkpoints
 from mirage_jax.training.log import TrainLog
 from mirage_jax.training.optimiser import TrainConfig, learning_rate_at, optimiser
@@ -95,12 +96,18 @@ def make_step(config: TrainConfig, loss: LossFn, mesh: Mesh) -> Callable[..., An
         gradient, metrics = jax.lax.pmean((gradient, metrics), "data")
         metrics["gradient_norm"] = optax.tree.norm(gradient)
 
-        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-        params = jax.tree.map(lambda p, u: p + learning_rate * u, state.params, updates)
-        # Early on the average must follow quickly, or it is mostly the initial weights.
-        count = state.step.astype(jnp.float32)
-        decay = jnp.minimum(config.ema, (1 + count) / (10 + count))
-        ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, params)
+        with jax.named_scope("optimiser"):
+            updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+            params = jax.tree.map(
+                lambda p, u: p + learning_rate * u, state.params, updates
+            )
+        with jax.named_scope("average"):
+            # Early on it must follow quickly, or it is mostly the initial weights.
+            count = state.step.astype(jnp.float32)
+            decay = jnp.minimum(config.ema, (1 + count) / (10 + count))
+            ema = jax.tree.map(
+                lambda e, p: e + (1 - decay) * (p - e), state.ema, params
+            )
         state = TrainState(state.step + 1, params, ema, opt_state, state.key)
         return state, metrics
 
@@ -143,6 +150,7 @@ def train(
     devices: Sequence[jax.Device] | None = None,
     restore: bool = True,
     samples: Sequence[int] | None = None,
+    profile: Profile | None = None,
 ) -> TrainState:
     """Train `params` and return the final state, on the first device.
 
@@ -158,12 +166,14 @@ def train(
       restore: go on from the newest good checkpoint in `workdir`, if there is one;
         else the checkpoints and curves of an earlier run there are deleted.
       samples: samples a device takes per step of each loss, for the samples/s shown.
+      profile: traces some of the steps.
 
     Raises:
       MirageError: a metric became NaN or infinite, no memory is left, or the
         checkpoints are damaged or of another model.
       SystemExit: SIGTERM or Ctrl-C came; the state has been saved.
     """
+    profile = profile or Profile("", "step")
     devices = list(devices if devices is not None else jax.local_devices())
     mesh = Mesh(np.array(devices), ("data",))
     replicated = NamedSharding(mesh, PartitionSpec())
@@ -178,7 +188,12 @@ def train(
             state, spent = found
         state = jax.device_put(state, replicated)
         data = jax.device_put(data, replicated)
-        with TrainLog(workdir, done=int(state.step)) as log, StopSignal() as stop:
+        done = int(state.step)
+        with (
+            profile,
+            TrainLog(workdir, done=done) as log,
+            StopSignal() as stop,
+        ):
             started = time.monotonic()
             programs = _compile(
                 [make_step(config, loss, mesh) for loss in losses], state, data
@@ -186,9 +201,9 @@ def train(
             log.note(
                 f"{len(devices)} {devices[0].device_kind}, {len(programs)} program(s) "
                 f"compiled in {time.monotonic() - started:.1f} s, "
-                f"start at step {int(state.step)}"
+                f"start at step {done}"
             )
-            run = _Run(config, checkpoints, log, pictures, stop, spent)
+            run = _Run(config, checkpoints, log, pictures, stop, profile, spent)
             sizes = [n * len(devices) for n in samples or [0] * len(losses)]
             state = run.steps(state, data, programs, choose, sizes)
         return first_device(state)
@@ -212,6 +227,7 @@ class _Run:
         log: TrainLog,
         pictures: Callable[[Any, Any, jax.Array], np.ndarray] | None,
         stop: StopSignal,
+        profile: Profile,
         spent: float,
     ) -> None:
         self.config = config
@@ -219,6 +235,7 @@ class _Run:
         self.log = log
         self.pictures = pictures
         self.stop = stop
+        self.profile = profile
         self.start = time.monotonic() - spent
         self.saved: int | None = checkpoints.latest()
         self.flying: collections.deque[tuple[int, float, float, Any]] = (
@@ -247,8 +264,9 @@ class _Run:
         while (progress := self.progress(step)) < 1:
             which = choose(step)
             rate = learning_rate_at(self.config, step, progress)
-            with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                state, metrics = programs[which](state, data, np.float32(rate))
+            state, metrics = self.profile(
+                step, programs[which], state, data, np.float32(rate)
+            )
             step += 1
             self.flying.append((step, rate, samples[which], metrics))
             self.land(RUN_AHEAD, progress)

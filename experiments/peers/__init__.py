@@ -1,0 +1,1 @@
+"""Rivals in the same run: other programs that make a frame, timed by one clock."""

@@ -1,0 +1,46 @@
+"""This project's own step: as the library chooses, and as XLA and cuDNN make it."""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.pass_programs import stream_of
+from experiments.peers.clock import time_calls
+from experiments.peers.rivals import Found, Settings
+from experiments.random_model import random_params
+from mirage_jax.config import TEXT_WIDTH, model_config
+from mirage_jax.stream import make_step, open_stream
+
+COMBINATIONS = {"jax_xla_cudnn": "xla", "mirage_jax": "kernels"}
+
+
+def measure(name: str, settings: Settings) -> Found:
+    """Times frames from bytes to bytes, on random weights in bfloat16."""
+    begin = time.perf_counter()
+    model = model_config(settings.model)
+    stream = stream_of(COMBINATIONS[name], settings.side, settings.on_gpu)
+    # Of the generator that compiles in the shortest time.
+    key = jax.random.key(0, impl="unsafe_rbg")
+    params = random_params(key, model, stream.dtype)
+    prompt = jnp.full((1, TEXT_WIDTH), TEXT_WIDTH**-0.5)
+    opened = jax.jit(open_stream, static_argnums=(1, 2))
+    state: Any = opened(params, model, stream, prompt, jax.random.key(0))
+    shape = (1, settings.side, settings.side, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    source = jax.device_put(pixels)
+    step: Any = make_step(model, stream)
+
+    def call() -> Any:
+        nonlocal state
+        state, styled = step(params, state, source)
+        return styled
+
+    jax.block_until_ready(call())
+    seconds = time.perf_counter() - begin
+    times = time_calls(call, jax.block_until_ready, settings.frames)
+    setup = {"jax": jax.__version__, "stream": str(stream)}
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return Found({name: times}, parameters, seconds, setup)
