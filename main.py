@@ -21,6 +21,7 @@ from mirage_jax.device_memory import exhaustion_explained
 from mirage_jax.errors import MirageError
 from mirage_jax.live.run import run_live
 from mirage_jax.live.settings import LiveSettings
+from mirage_jax.program_cache import keep_programs
 from mirage_jax.render import render
 from mirage_jax.render_settings import RenderSettings
 from mirage_jax.run_summary import summary_table
@@ -59,6 +60,7 @@ def _render(values: dict[str, Any]) -> None:
 def _live(values: dict[str, Any]) -> None:
     """Serves the page until it is stopped."""
     settings = LiveSettings.from_values(values)
+    keep_programs()  # people wait for this start
     run_live(settings, _model(settings.model))
 
 
