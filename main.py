@@ -1,6 +1,7 @@
-r"""Runs a stream: source -> model -> files, as --config says.
+r"""Runs a stream as --config says: from a file to files, or from a camera to a page.
 
 python main.py --config configs/demo.py
+python main.py --config configs/live.py
 python main.py --config configs/render.py --config.source=my.mp4 \
   --config.prompt="a watercolour painting"
 """
@@ -18,32 +19,57 @@ from ml_collections import config_flags
 
 from mirage_jax.device_memory import exhaustion_explained
 from mirage_jax.errors import MirageError
+from mirage_jax.live.run import run_live
+from mirage_jax.live.settings import LiveSettings
+from mirage_jax.program_cache import keep_programs
 from mirage_jax.render import render
 from mirage_jax.render_settings import RenderSettings
 from mirage_jax.run_summary import summary_table
-from mirage_jax.weights import load_model
+from mirage_jax.weights import Model, load_model
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "What to run: configs/demo.py or configs/render.py."
+    "config", None, "What to run: configs/demo.py, render.py or live.py."
 )
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Checks the settings, loads the model, renders, prints the table."""
+    """Runs what the config is for: "render" unless it says another kind."""
     if len(arguments) > 1:
         raise MirageError(
             f"unknown argument {arguments[1]!r}: values are given as --config.name=..."
         )
-    settings = RenderSettings.from_values(_values())
-    device = jax.local_devices()[0]
-    print(f"device        {device.device_kind} ({device.platform})", flush=True)
-    with exhaustion_explained(f"model {settings.model}"):
-        model = load_model(settings.model)
+    values = _values()
+    kinds = {"render": _render, "live": _live}
+    kind = values.pop("kind", "render")
+    if kind not in kinds:
+        raise MirageError(f"kind {kind!r} is unknown: choose one of {', '.join(kinds)}")
+    kinds[kind](values)
+
+
+def _render(values: dict[str, Any]) -> None:
+    """Restyles a file and prints the table."""
+    settings = RenderSettings.from_values(values)
+    model = _model(settings.model)
     show = functools.partial(tqdm.tqdm, unit="frame", dynamic_ncols=True)
     summary = render(
         settings, model, progress=lambda frames, total: show(frames, total=total)
     )
     print(summary_table(summary))
+
+
+def _live(values: dict[str, Any]) -> None:
+    """Serves the page until it is stopped."""
+    settings = LiveSettings.from_values(values)
+    keep_programs()  # people wait for this start
+    run_live(settings, _model(settings.model))
+
+
+def _model(name: str) -> Model:
+    """Says on which device, and loads the weights."""
+    device = jax.local_devices()[0]
+    print(f"device        {device.device_kind} ({device.platform})", flush=True)
+    with exhaustion_explained(f"model {name}"):
+        return load_model(name)
 
 
 def _values() -> dict[str, Any]:
@@ -68,11 +94,11 @@ def _parse(arguments: list[str]) -> list[str]:
     except (AttributeError, KeyError) as error:
         name = str(error).strip("\"'")
         raise MirageError(
-            f"the config has no setting {name}: see configs/render.py for their names"
+            f"the config has no setting {name}: its file has their names"
         ) from error
     except (flags.Error, OSError, TypeError, ValueError) as error:
         raise MirageError(
-            f"{' '.join(str(error).split())}: see configs/render.py for names and types"
+            f"{' '.join(str(error).split())}: the config's file has names and types"
         ) from error
 
 

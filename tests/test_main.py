@@ -13,7 +13,9 @@ from video_clips import counting, read_all, write_clip
 
 import main
 from configs import demo
+from configs import live as live_config
 from configs import render as render_config
+from mirage_jax.live.settings import LiveSettings
 from mirage_jax.render import render
 from mirage_jax.render_settings import RenderSettings
 from mirage_jax.weights import save_weights
@@ -71,6 +73,26 @@ def test_errors_are_one_line_and_code_1(command, capsys):
     )
     assert command(None) == 1
     assert "configs/demo.py" in capsys.readouterr().err
+
+
+def test_a_live_config_serves_and_an_unknown_kind_is_one_line(
+    command, capsys, monkeypatch
+):
+    served: list[LiveSettings] = []
+    monkeypatch.setattr(main, "run_live", lambda settings, _: served.append(settings))
+    config = live_config.get_config()
+    assert command(config) == 0
+    assert served[0].port == config.port
+    config.seats = 0
+    assert command(config) == 1
+    assert capsys.readouterr().err == (
+        "main.py: seats 0 is out of range: take 1 to 64\n"
+    )
+    config.kind = "dream"
+    assert command(config) == 1
+    assert capsys.readouterr().err == (
+        "main.py: kind 'dream' is unknown: choose one of render, live\n"
+    )
 
 
 def test_ctrl_c_is_code_130(command, capsys):

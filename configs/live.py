@@ -1,0 +1,59 @@
+r"""Live: camera to browser, restyled as you type.
+
+python main.py --config configs/live.py
+
+Opens a page on this machine. docs/live.md says how other machines may connect.
+"""
+
+from ml_collections import config_dict
+
+
+def get_config() -> config_dict.ConfigDict:
+    c = config_dict.ConfigDict()
+    c.kind = "live"
+    # A shipped model's name or a folder with weights.
+    c.model = "default"
+    # What a stream looks like until somebody types.
+    c.prompt = "a pencil drawing on paper"
+    # Size on a GPU and on a CPU: "512" (square) or height x width, "288x512".
+    c.size = "512"
+    c.cpu_size = "256"
+    # "crop" fills the frame and cuts what stands over; "pad" adds black bars.
+    c.fit = "crop"
+    # Denoiser passes a frame: 1, 2 or 4.
+    c.steps = 1
+    # What the frame cache keeps: "merged", "lagged" or "clean".
+    c.commit = "merged"
+    # "bfloat16", "float32", or "auto": bfloat16 except on CPUs.
+    c.precision = "auto"
+    c.seed = 0
+    # Clients at a time on a GPU and on a CPU, each with a stream of its own. All seats
+    # are computed in every step, whether somebody sits there or not.
+    c.seats = 2
+    c.cpu_seats = 1
+    # Where to listen. Anything but this machine needs TLS, and clients a token.
+    c.host = "127.0.0.1"
+    c.port = 8765
+    # More names, comma-separated, by which browsers may call this machine.
+    c.names = ""
+    # PEM files; without them one is made and kept, where TLS is needed.
+    c.certificate = ""
+    c.key = ""
+    # Open the page in a browser.
+    c.browser = True
+    # A frame that waited longer for the device is skipped.
+    c.deadline_ms = 200.0
+    # A frame waits so long for those of other clients, to be styled together.
+    c.gather_ms = 10.0
+    # A client that sends no frame for so long is closed, or that stays so long; 0: no.
+    c.idle_seconds = 60.0
+    c.session_seconds = 0.0
+    # Limits of what a client may send, and of open connections.
+    c.connections = 16
+    c.frame_bytes = 2 << 20
+    c.frame_pixels = 1920 * 1080
+    c.messages_per_second = 120.0
+    c.prompt_characters = 500
+    # Of the pictures that go back, 1 to 95.
+    c.jpeg_quality = 85
+    return c

@@ -1,0 +1,104 @@
+"""One viewer, as the engine sees it: frames in, frames and words out."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from mirage_jax.live.mailbox import Mailbox
+
+_WINDOW = 2.0  # seconds over which frames a second are counted
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceFrame:
+    """A camera's frame.
+
+    Attributes:
+      sequence: the client's own number.
+      captured: when it was taken, in milliseconds of the client's own clock; only
+        carried along.
+      image: RGB of the engine's size.
+      arrived: when it came, in seconds of the engine's clock.
+    """
+
+    sequence: int
+    captured: float
+    image: UInt8[np.ndarray, "H W 3"]
+    arrived: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class StyledFrame:
+    """What a client gets for a source frame.
+
+    Attributes:
+      sequence, captured: those of the source frame.
+      image: RGB.
+      styled: False while the engine warms up: the source itself.
+    """
+
+    sequence: int
+    captured: float
+    image: UInt8[np.ndarray, "H W 3"]
+    styled: bool = True
+
+
+class Sink(Protocol):
+    """Where a client's results go; called from the device's thread, must not block."""
+
+    def frame(self, frame: StyledFrame) -> None: ...
+
+    def state(self, name: str, detail: str, retry: bool) -> None:
+        """`name` is a state of `mirage_jax.live.protocol`; `retry`: come back later."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientStatistics:
+    """Counts of one client since it joined; `fps` over the last two seconds."""
+
+    received: int
+    styled: int
+    dropped: int
+    reanchored: int
+    fps: float
+
+
+class Client:
+    """A stream of its own on the device. Changed by the engine alone.
+
+    Attributes:
+      prompt: the vector that its stream follows.
+      renew: its stream must start anew before the next frame.
+      new_prompt: its prompt slots must be written before the next frame.
+    """
+
+    def __init__(self, sink: Sink, prompt: Float[np.ndarray, " 384"], now: float):
+        self.sink = sink
+        self.prompt = prompt
+        self.renew = True
+        self.new_prompt = False
+        self.mailbox: Mailbox[SourceFrame] = Mailbox()
+        self.joined = self.last_frame = now
+        self.received = self.styled = self.late = self.reanchored = 0
+        self._shown: collections.deque[float] = collections.deque(maxlen=512)
+
+    def shown(self, now: float) -> None:
+        """Counts a styled frame."""
+        self.styled += 1
+        self._shown.append(now)
+
+    @property
+    def dropped(self) -> int:
+        return self.mailbox.dropped + self.late
+
+    def statistics(self, now: float) -> ClientStatistics:
+        recent = sum(now - moment <= _WINDOW for moment in self._shown)
+        span = min(_WINDOW, max(now - self.joined, 0.5))
+        return ClientStatistics(
+            self.received, self.styled, self.dropped, self.reanchored, recent / span
+        )

@@ -1,0 +1,178 @@
+"""The streams of all seats on the device: one state, one program a step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, UInt8
+
+from mirage_jax.config import TEXT_WIDTH, ModelConfig
+from mirage_jax.device_memory import exhaustion_explained
+from mirage_jax.device_weights import device_weights
+from mirage_jax.stream import (
+    Params,
+    StreamConfig,
+    StreamState,
+    open_stream,
+    reset,
+    set_prompt,
+    stream_step,
+)
+from mirage_jax.weights import Model
+
+# Latents have unit spread; a healthy picture's root mean square stays near 1.
+LOUDEST = 6.0
+
+Images = UInt8[np.ndarray, "B H W 3"]
+Chosen = Bool[np.ndarray, " B"]
+Prompts = Float[np.ndarray, "B 384"]
+
+
+class Device(Protocol):
+    """What the engine needs: `SeatedStreams`, or a stand-in. Used by one thread."""
+
+    seats: int
+    height: int
+    width: int
+
+    def open(self, progress: Callable[[str], None]) -> None:
+        """Compiles and makes a fresh state; may be called again after an error."""
+
+    def renew(self, prompts: Prompts, chosen: Chosen) -> None:
+        """The chosen streams start anew with these prompts; the others go on."""
+
+    def set_prompt(self, prompts: Prompts, chosen: Chosen) -> None:
+        """The chosen streams follow these prompts from now on."""
+
+    def step(self, images: Images, arrived: Chosen) -> tuple[Images, Chosen]:
+        """Styled frames, and which of them are healthy; returns when they are done."""
+
+
+class SeatedStreams:
+    """`config.batch` streams of a model.
+
+    Args:
+      model: configuration and weights.
+      config: how the streams run; the batch is the number of seats.
+      seed: of the noise.
+    """
+
+    def __init__(self, model: Model, config: StreamConfig, seed: int = 0):
+        self.seats, self.height, self.width = config.batch, config.height, config.width
+        self._model, self._config, self._seed = model, config, seed
+        self._params: Params = {}
+        self._state: StreamState | None = None
+        self._narrow = jax.jit(device_weights, static_argnums=1)
+        self._open = jax.jit(open_stream, static_argnums=(1, 2))
+        self._step = jax.jit(
+            partial(checked_step, model=model.config, stream=config), donate_argnums=1
+        )
+        self._renew = jax.jit(renewed, static_argnums=(1, 5), donate_argnums=2)
+        self._set_prompt = jax.jit(set_prompt, static_argnums=1, donate_argnums=2)
+
+    def open(self, progress: Callable[[str], None]) -> None:
+        """Loads the weights, makes a state and runs every program once.
+
+        After an error of the device nothing of before is used but the programs.
+
+        Raises:
+          MirageError: the device has no memory for so many streams of this size.
+        """
+        what = f"{self.seats} streams of {self.height}x{self.width}"
+        with exhaustion_explained(what):
+            self._state = None
+            progress("loading weights")
+            self._params = self._narrow(self._model.params, self._config)
+            prompts = np.zeros((self.seats, TEXT_WIDTH), np.float32)
+            everyone = np.ones(self.seats, bool)
+            self._state = self._fresh(prompts)
+            progress("compiling the model")
+            self.step(
+                np.zeros((self.seats, self.height, self.width, 3), np.uint8), everyone
+            )
+            progress("compiling prompts")
+            self.set_prompt(prompts, everyone)
+            self.renew(prompts, everyone)
+
+    def renew(self, prompts: Prompts, chosen: Chosen) -> None:
+        hold, model = self._config.hold, self._model.config
+        self._state = self._renew(
+            self._params, model, self._take(), prompts, chosen, hold
+        )
+
+    def set_prompt(self, prompts: Prompts, chosen: Chosen) -> None:
+        model = self._model.config
+        self._state = self._set_prompt(
+            self._params, model, self._take(), prompts, chosen
+        )
+
+    def step(self, images: Images, arrived: Chosen) -> tuple[Images, Chosen]:
+        self._state, styled, healthy = self._step(
+            self._params, self._take(), images, arrived
+        )
+        return jax.device_get((styled, healthy))
+
+    def _fresh(self, prompts: Prompts) -> StreamState:
+        key = jax.random.key(self._seed)
+        return self._open(self._params, self._model.config, self._config, prompts, key)
+
+    def _take(self) -> StreamState:
+        """The state, to be given away: after an error nobody finds half of it."""
+        state, self._state = self._state, None
+        if state is None:
+            raise ValueError("the streams are not open: call open() first")
+        return state
+
+
+def checked_step(
+    params: Params,
+    state: StreamState,
+    source: UInt8[Array, "B H W 3"],
+    arrived: Bool[Array, " B"],
+    *,
+    model: ModelConfig,
+    stream: StreamConfig,
+) -> tuple[StreamState, UInt8[Array, "B H W 3"], Bool[Array, " B"]]:
+    """`stream_step`, and for each stream whether its latent is finite and not loud."""
+    state, styled = stream_step(
+        params, state, source, arrived, model=model, stream=stream
+    )
+    level = jnp.sqrt(jnp.mean(jnp.square(state.styled), axis=(1, 2, 3)))
+    return state, styled, level < LOUDEST  # NaN is not below anything
+
+
+def renewed(
+    params: Params,
+    model: ModelConfig,
+    state: StreamState,
+    prompts: Float[Array, "B 384"],
+    chosen: Bool[Array, " B"],
+    hold: int,
+) -> StreamState:
+    """Streams that start anew, with nothing left of what was in their seats.
+
+    `reset` only forgets: old K and V stay where nobody looks. Here they are wiped,
+    because a NaN shines through a mask, and because the seat may be another client's.
+    """
+
+    def wiped(x: Any, axis: int) -> Any:
+        shape = [1] * x.ndim
+        shape[axis] = -1
+        return jnp.where(chosen.reshape(shape), jnp.zeros_like(x), x)
+
+    cache = dataclasses.replace(
+        state.cache, k=wiped(state.cache.k, 1), v=wiped(state.cache.v, 1)
+    )
+    state = dataclasses.replace(
+        state,
+        cache=cache,
+        source=wiped(state.source, 0),
+        styled=wiped(state.styled, 0),
+    )
+    return set_prompt(params, model, reset(state, chosen, hold), prompts, chosen)

@@ -1,0 +1,342 @@
+"""One thread owns the device and serves all clients, whatever brought them.
+
+    engine = Engine(SeatedStreams(model, config), LiveLimits())
+    engine.start()
+    client = engine.join(sink, prompt)
+    engine.offer(client, frame)        # the sink gets the styled frame
+
+Every client has a stream of its own. In a turn the newest frames of all clients go
+through the device together; what nobody could take in time is skipped, never queued.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from mirage_jax.config import TEXT_WIDTH
+from mirage_jax.errors import MirageError
+from mirage_jax.live.client import (
+    Client,
+    ClientStatistics,
+    Sink,
+    SourceFrame,
+    StyledFrame,
+)
+from mirage_jax.live.device import Device
+from mirage_jax.live.governor import Governor
+from mirage_jax.live.limits import Counters, LiveLimits
+from mirage_jax.live.seats import Seats
+
+_LOG = logging.getLogger(__name__)
+_TICK = 0.5  # seconds between looks for clients to be closed
+_BACK_OFF = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds between tries to open the device
+
+
+class BusyError(Exception):
+    """All seats are taken, or the engine is stopping."""
+
+
+class Engine:
+    """Clients in, styled frames out.
+
+    Args:
+      device: the streams; from now on only the engine's thread may use it.
+      limits: see there.
+      on_fatal: called with the error when the device cannot be opened at the start
+        for a reason that the user can cure. The engine has then stopped.
+      clock: seconds, for tests.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        limits: LiveLimits,
+        on_fatal: Callable[[MirageError], None] = lambda error: None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.height, self.width = device.height, device.width
+        self.counters = Counters()
+        self.governor = Governor(limits.deadline, limits.gather)
+        self.status, self.detail = "warming", "starting"
+        self._device, self._limits = device, limits
+        self._on_fatal, self._clock = on_fatal, clock
+        self._seats: Seats[Client] = Seats(device.seats)
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._failures = 0  # of the device, one after the other
+        self._busy_since: float | None = None
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+
+    # Called from any thread.
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float = 10.0) -> bool:
+        """Finishes the turn that runs, tells the clients, ends the thread.
+
+        Returns:
+          False if the thread still works, which a compilation does for long.
+        """
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._end_all("the server is stopping", retry=True)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def join(self, sink: Sink, prompt: Float[np.ndarray, " 384"]) -> Client:
+        """A seat with a fresh stream.
+
+        Raises:
+          BusyError: there is none.
+        """
+        client = Client(sink, prompt, self._clock())
+        with self._changed:
+            if self._stopping or self._seats.take(client) is None:
+                self.counters.refused += 1
+                raise BusyError("all seats are taken")
+            self.counters.joined += 1
+            # Under the lock, so that no later state overtakes this one.
+            sink.state(self.status, self.detail, retry=False)
+        return client
+
+    def leave(self, client: Client) -> None:
+        """Frees the seat; no frame comes after it but one that is on its way."""
+        with self._changed:
+            if self._seats.free(client):
+                self._retire(client)
+
+    def offer(self, client: Client, frame: SourceFrame) -> None:
+        """The client's next frame; one that still waits is dropped for it.
+
+        While the engine warms up the frame comes back as it is.
+        """
+        now = self._clock()
+        with self._changed:
+            client.received += 1
+            self.counters.received += 1
+            client.last_frame = now
+            warming = self.status != "ready"
+            if not warming:
+                client.mailbox.put(dataclasses.replace(frame, arrived=now))
+                self._changed.notify()
+        if warming:
+            client.sink.frame(
+                StyledFrame(frame.sequence, frame.captured, frame.image, styled=False)
+            )
+
+    def set_prompt(self, client: Client, prompt: Float[np.ndarray, " 384"]) -> None:
+        """The client's next frame follows this prompt."""
+        with self._changed:
+            client.prompt, client.new_prompt = prompt, True
+
+    def reset(self, client: Client) -> None:
+        """The client's stream forgets all frames before the next one."""
+        with self._changed:
+            client.renew = True
+
+    def statistics(self, client: Client) -> ClientStatistics:
+        return client.statistics(self._clock())
+
+    @property
+    def clients(self) -> int:
+        return len(self._seats.taken())
+
+    @property
+    def seats(self) -> int:
+        return len(self._seats)
+
+    def dropped(self) -> int:
+        """Frames dropped so far, of clients that left and of those that are here."""
+        with self._changed:
+            here = sum(client.dropped for _, client in self._seats.taken())
+            return self.counters.dropped + here
+
+    def stuck(self) -> float:
+        """Seconds that the step takes which runs now; 0 between steps."""
+        since = self._busy_since
+        return 0.0 if since is None else self._clock() - since
+
+    # The device's thread.
+
+    def _run(self) -> None:
+        opened = False
+        while not self._stopping:
+            try:
+                self.warm_up()
+                opened = True
+                self._serve()
+            except Exception as error:
+                # Anything may go wrong on a device, and a live server goes on.
+                if not opened and isinstance(error, MirageError):
+                    self._stopping = True
+                    self._on_fatal(error)
+                    return
+                pause = self.recover(error)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._stopping, pause)
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                if self._stopping:
+                    return
+                delay = self._delay()
+                if delay > 0:
+                    self._changed.wait(delay)
+            self.expire()
+            if delay == 0:
+                self.turn()
+
+    def warm_up(self) -> None:
+        """Opens the device, then takes frames."""
+        begin = self._clock()
+        self._device.open(lambda stage: self._tell("warming", stage))
+        _LOG.info("ready after %.1f s", self._clock() - begin)
+        self._tell("ready", "")
+
+    def turn(self) -> None:
+        """One step for all clients whose frames wait."""
+        begin = self._clock()
+        turn = self._collect(begin)
+        if turn.renew.any():
+            self._device.renew(turn.prompts, turn.renew)
+        if turn.new_prompt.any():
+            self._device.set_prompt(turn.prompts, turn.new_prompt)
+        if not turn.frames:
+            return
+        shape = (len(self._seats), self.height, self.width, 3)
+        images, arrived = np.zeros(shape, np.uint8), np.zeros(len(self._seats), bool)
+        for seat, _, frame in turn.frames:
+            images[seat], arrived[seat] = frame.image, True
+        self._busy_since = begin
+        styled, healthy = self._device.step(images, arrived)
+        self._busy_since = None
+        end = self._clock()
+        self.governor.measured(end - begin)
+        self.counters.steps += 1
+        self.counters.step_seconds += end - begin
+        self._failures = 0
+        for seat, client, frame in turn.frames:
+            if healthy[seat]:
+                self._deliver(client, frame, styled[seat], end)
+            else:
+                self._reanchor(client)
+
+    def expire(self) -> None:
+        """Closes clients that send nothing or stay too long."""
+        now, limits = self._clock(), self._limits
+        with self._changed:
+            taken = self._seats.taken()
+        for _, client in taken:
+            if now - client.last_frame > limits.idle:
+                self._end(client, f"no frame for {limits.idle:g} s", retry=False)
+            elif limits.session and now - client.joined > limits.session:
+                self._end(client, f"over after {limits.session:g} s", retry=False)
+
+    def recover(self, error: Exception) -> float:
+        """Ends all streams after an error of the device; seconds to the next try."""
+        self._busy_since = None
+        self.counters.device_errors += 1
+        pause = _BACK_OFF[min(self._failures, len(_BACK_OFF) - 1)]
+        self._failures += 1
+        _LOG.error("the device failed, opened again in %g s: %r", pause, error)
+        with self._changed:
+            self.status, self.detail = "warming", "recovering from a device error"
+        self._end_all("the device failed and is opened again", retry=True)
+        return pause
+
+    def _delay(self) -> float:
+        """Seconds until there is something to do; the lock is held."""
+        taken = self._seats.taken()
+        waiting = [frame for _, client in taken if (frame := client.mailbox.look())]
+        if not waiting:
+            return _TICK
+        longest = self._clock() - min(frame.arrived for frame in waiting)
+        return self.governor.delay(len(waiting), len(taken), longest)
+
+    def _collect(self, now: float) -> _Turn:
+        """What this turn has to do; afterwards the clients wish nothing more."""
+        batch = len(self._seats)
+        turn = _Turn(
+            np.zeros(batch, bool),
+            np.zeros(batch, bool),
+            np.zeros((batch, TEXT_WIDTH), np.float32),
+            [],
+        )
+        with self._changed:
+            for seat, client in self._seats.taken():
+                frame = client.mailbox.take()
+                if frame is None:
+                    continue
+                if self.governor.too_late(now - frame.arrived):
+                    client.late += 1
+                    continue
+                turn.renew[seat] = client.renew
+                turn.new_prompt[seat] = client.new_prompt and not client.renew
+                turn.prompts[seat] = client.prompt
+                turn.frames.append((seat, client, frame))
+                client.renew = client.new_prompt = False
+        return turn
+
+    def _deliver(
+        self,
+        client: Client,
+        frame: SourceFrame,
+        image: UInt8[np.ndarray, "H W 3"],
+        now: float,
+    ) -> None:
+        client.shown(now)
+        self.counters.styled += 1
+        client.sink.frame(StyledFrame(frame.sequence, frame.captured, image))
+
+    def _reanchor(self, client: Client) -> None:
+        """A picture that no one should see: this stream alone starts anew."""
+        with self._changed:
+            client.renew = True
+            client.late += 1
+            client.reanchored += 1
+            self.counters.reanchored += 1
+        client.sink.state(
+            "ready", "the stream was reset: it had left its bounds", False
+        )
+
+    def _tell(self, status: str, detail: str) -> None:
+        with self._changed:
+            self.status, self.detail = status, detail
+            for _, client in self._seats.taken():
+                client.sink.state(status, detail, retry=False)
+
+    def _end(self, client: Client, reason: str, retry: bool) -> None:
+        self.leave(client)
+        client.sink.state("ended", reason, retry)
+
+    def _end_all(self, reason: str, retry: bool) -> None:
+        with self._changed:
+            taken = self._seats.taken()
+        for _, client in taken:
+            self._end(client, reason, retry)
+
+    def _retire(self, client: Client) -> None:
+        """Keeps the counts of a client that leaves; the lock is held."""
+        client.mailbox.take()
+        self.counters.dropped += client.dropped
+
+
+@dataclasses.dataclass
+class _Turn:
+    """Seats to renew and to give a prompt, all prompts, and the frames to style."""
+
+    renew: Bool[np.ndarray, " B"]
+    new_prompt: Bool[np.ndarray, " B"]
+    prompts: Float[np.ndarray, "B 384"]
+    frames: list[tuple[int, Client, SourceFrame]]

@@ -1,0 +1,40 @@
+"""Numbers for Prometheus, in its text format."""
+
+from mirage_jax.live.engine import Engine
+from mirage_jax.live.session import WireCounters
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def metrics_text(engine: Engine, wire: WireCounters) -> str:
+    """All numbers of an engine; no client, frame or prompt can be told from them."""
+    c = engine.counters
+    rows = (
+        ("clients", "gauge", "Clients with a seat.", engine.clients),
+        ("seats", "gauge", "Seats on the device.", engine.seats),
+        ("ready", "gauge", "1 while frames are styled.", engine.status == "ready"),
+        ("joined_total", "counter", "Clients that got a seat.", c.joined),
+        ("refused_total", "counter", "Clients that found no seat.", c.refused),
+        ("frames_received_total", "counter", "Source frames.", c.received),
+        ("frames_styled_total", "counter", "Styled frames.", c.styled),
+        ("frames_dropped_total", "counter", "Skipped by the engine.", engine.dropped()),
+        ("reanchored_total", "counter", "Streams reset by the guard.", c.reanchored),
+        ("device_errors_total", "counter", "Errors of the device.", c.device_errors),
+        ("connections", "gauge", "Open WebSockets.", wire.connections),
+        ("malformed_total", "counter", "Clients refused for a message.", wire.refused),
+        (
+            "frames_skipped_total",
+            "counter",
+            "Before or after the device.",
+            wire.skipped,
+        ),
+        ("steps_total", "counter", "Steps on the device.", c.steps),
+        ("step_seconds_total", "counter", "Time of all steps.", c.step_seconds),
+        ("stuck_seconds", "gauge", "Age of the running step.", engine.stuck()),
+    )
+    lines = []
+    for name, kind, text, value in rows:
+        name = f"mirage_live_{name}"
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+        lines.append(f"{name} {float(value):.10g}")
+    return "\n".join(lines) + "\n"

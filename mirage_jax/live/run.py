@@ -1,0 +1,126 @@
+"""From settings to a running server: what main.py calls."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import secrets
+import signal
+import socket
+import ssl
+import sys
+import webbrowser
+
+import jax
+
+from mirage_jax.errors import MirageError
+from mirage_jax.live.access import Access
+from mirage_jax.live.certificate import (
+    fingerprint,
+    own_certificate,
+    state_folder,
+    tls_context,
+)
+from mirage_jax.live.device import SeatedStreams
+from mirage_jax.live.engine import Engine
+from mirage_jax.live.server import LiveServer
+from mirage_jax.live.settings import LiveSettings
+from mirage_jax.text import encode_text
+from mirage_jax.weights import Model
+
+
+def run_live(settings: LiveSettings, model: Model) -> None:
+    """Serves until SIGTERM or Ctrl-C.
+
+    Raises:
+      MirageError: the address is taken, or the device has no room for the streams.
+    """
+    _log_to_stderr()
+    config = settings.stream(jax.local_devices()[0].platform)
+    device = SeatedStreams(model, config, settings.seed)
+    print(f"streams       {config.batch} of {config.height}x{config.width}")
+    if not asyncio.run(_serve(settings, device)):
+        # Nothing can interrupt a compilation, and Python must not take the compiler's
+        # thread down in the midst of it: no clean-up, everything is closed.
+        sys.stdout.flush()
+        os._exit(0)
+
+
+async def _serve(settings: LiveSettings, device: SeatedStreams) -> bool:
+    """Serves until a signal; False if the device's thread could not be ended."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    fatal: list[MirageError] = []
+
+    def give_up(error: MirageError) -> None:
+        fatal.append(error)
+        loop.call_soon_threadsafe(stop.set)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    engine = Engine(device, settings.limits(), on_fatal=give_up)
+    token = "" if settings.loopback else secrets.token_urlsafe(24)
+    names = [name.strip() for name in settings.names.split(",") if name.strip()]
+    address = public_address(settings.host)
+    secure = _secure(settings, [address, *names])
+    access = Access(token, names)
+
+    def ready(port: int) -> None:
+        scheme = "http" if secure is None else "https"
+        host = f"[{address}]" if ":" in address else address
+        url = f"{scheme}://{host}:{port}/"
+        # The part after # never leaves the browser by itself.
+        url += f"#token={token}" if token else ""
+        print(f"page          {url}", flush=True)
+        print("stop          Ctrl-C", flush=True)
+        if settings.browser and _has_screen():
+            loop.run_in_executor(None, webbrowser.open, url)
+
+    await LiveServer(settings, engine, access, encode_text, secure).serve(stop, ready)
+    if fatal:
+        raise fatal[0]
+    return engine.stop(0)
+
+
+def _secure(settings: LiveSettings, names: list[str]) -> ssl.SSLContext | None:
+    """TLS where the settings give a certificate or others may connect."""
+    if settings.certificate:
+        return tls_context(settings.certificate, settings.key)
+    if settings.loopback:
+        return None
+    certificate, key = own_certificate(names, state_folder())
+    print(f"certificate   own, SHA-256 {fingerprint(certificate)}")
+    return tls_context(certificate, key)
+
+
+def public_address(host: str) -> str:
+    """By which address others call this machine when it listens at `host`."""
+    try:
+        if not ipaddress.ip_address(host).is_unspecified:
+            return host
+    except ValueError:
+        return host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing, only chooses a way
+            return probe.getsockname()[0]
+        except OSError:
+            return socket.gethostname()
+
+
+def _has_screen() -> bool:
+    """Whether a browser can open; on a remote shell it would take the terminal."""
+    if sys.platform.startswith("linux"):
+        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return True
+
+
+def _log_to_stderr() -> None:
+    log = logging.getLogger("mirage_jax.live")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False

@@ -1,0 +1,132 @@
+"""What a live server is told to do, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from mirage_jax.errors import MirageError
+from mirage_jax.live.limits import LiveLimits
+from mirage_jax.render_settings import PRECISIONS
+from mirage_jax.stream import StreamConfig
+from mirage_jax.text import check_prompt
+from mirage_jax.video.frame_size import check_fit, parse_size
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """One server. The fields are those of configs/live.py, which describes them."""
+
+    model: str
+    prompt: str
+    size: str
+    cpu_size: str
+    fit: str
+    steps: int
+    commit: str
+    precision: str
+    seed: int
+    seats: int
+    cpu_seats: int
+    host: str
+    port: int
+    names: str
+    certificate: str
+    key: str
+    browser: bool
+    deadline_ms: float
+    gather_ms: float
+    idle_seconds: float
+    session_seconds: float
+    connections: int
+    frame_bytes: int
+    frame_pixels: int
+    messages_per_second: float
+    prompt_characters: int
+    jpeg_quality: int
+
+    def __post_init__(self) -> None:
+        check_fit(self.fit)
+        parse_size(self.size)
+        parse_size(self.cpu_size)
+        check_prompt(self.prompt)
+        if self.precision not in PRECISIONS:
+            raise MirageError(
+                f"precision {self.precision!r} is unknown: choose one of "
+                f"{', '.join(PRECISIONS)}"
+            )
+        for name, low, high in (
+            ("seed", 0, 2**32 - 1),
+            ("seats", 1, 64),
+            ("cpu_seats", 1, 64),
+            ("port", 0, 65535),
+            ("deadline_ms", 1, 10_000),
+            ("gather_ms", 0, 1000),
+            ("idle_seconds", 1, 86_400),
+            ("session_seconds", 0, 10**7),
+            ("connections", 1, 1000),
+            ("frame_bytes", 10_000, 64 << 20),
+            ("frame_pixels", 4096, 1 << 26),
+            ("messages_per_second", 1, 1000),
+            ("prompt_characters", 1, 8000),
+            ("jpeg_quality", 1, 95),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise MirageError(
+                    f"{name} {value} is out of range: take {low} to {high}"
+                )
+        if bool(self.certificate) is not bool(self.key):
+            raise MirageError(
+                "a certificate needs its key: give both --config.certificate and "
+                "--config.key, or none"
+            )
+        self.stream("cpu")
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> LiveSettings:
+        """Builds settings from a config's values; unknown and missing names fail."""
+        names = {field.name for field in fields(cls)}
+        if wrong := sorted(names.symmetric_difference(values)):
+            raise MirageError(
+                f"this config is not one for a live server: {', '.join(wrong)} unknown "
+                "or missing; compare configs/live.py"
+            )
+        return cls(**values)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def stream(self, platform: str) -> StreamConfig:
+        """The streams' configuration on a device of this platform."""
+        cpu = platform == "cpu"
+        height, width = parse_size(self.cpu_size if cpu else self.size)
+        dtype = self.precision
+        if dtype == "auto":  # CPUs emulate bfloat16, slowly
+            dtype = "float32" if cpu else "bfloat16"
+        return StreamConfig(
+            height=height,
+            width=width,
+            steps=self.steps,
+            commit=self.commit,
+            batch=self.cpu_seats if cpu else self.seats,
+            dtype=dtype,
+        )
+
+    def limits(self) -> LiveLimits:
+        """The engine's share of them."""
+        return LiveLimits(
+            deadline=self.deadline_ms / 1000,
+            gather=self.gather_ms / 1000,
+            idle=self.idle_seconds,
+            session=self.session_seconds,
+        )
