@@ -43,6 +43,7 @@ def main(arguments: Sequence[str]) -> None:
     kind = values.pop("kind", "render")
     if kind not in kinds:
         raise MirageError(f"kind {kind!r} is unknown: choose one of {', '.join(kinds)}")
+    keep_programs()  # people wait for the second start too
     kinds[kind](values)
 
 
@@ -60,7 +61,6 @@ def _render(values: dict[str, Any]) -> None:
 def _live(values: dict[str, Any]) -> None:
     """Serves the page until it is stopped."""
     settings = LiveSettings.from_values(values)
-    keep_programs()  # people wait for this start
     run_live(settings, _model(settings.model))
 
 

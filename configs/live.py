@@ -24,7 +24,8 @@ def get_config() -> config_dict.ConfigDict:
     c.steps = 1
     # What the frame cache keeps: "merged", "lagged" or "clean".
     c.commit = "merged"
-    # "bfloat16", "float32", or "auto": bfloat16 except on CPUs.
+    # "auto" (bfloat16, on CPUs float32), "bfloat16", "float32", "int8" or "float8"; 8
+    # bits are those of the dense layers, on GPUs from Ampere and from Ada on.
     c.precision = "auto"
     c.seed = 0
     # Clients at a time on a GPU and on a CPU, each with a stream of its own. All seats

@@ -27,8 +27,8 @@ def get_config() -> config_dict.ConfigDict:
     c.steps = 1
     # What the frame cache keeps: "merged", "lagged" or "clean".
     c.commit = "merged"
-    # "auto" (bfloat16, on CPUs float32), "bfloat16", "float32", "int8" or "float8": 8 bits
-    # are those of the dense layers, for GPUs from Ampere and from Ada on.
+    # "auto" (bfloat16, on CPUs float32), "bfloat16", "float32", "int8" or "float8"; 8
+    # bits are those of the dense layers, on GPUs from Ampere and from Ada on.
     c.precision = "auto"
     c.seed = 0
     # Frames a second of the output; 0 keeps the source's. Always constant.

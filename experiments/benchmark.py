@@ -32,12 +32,12 @@ from experiments.frame_report import size_results, table
 from experiments.host_setup import host_setup
 from experiments.named_model import load_named, size_settings
 from experiments.pass_programs import side_of
-from mirage_jax.precision import fields_of, precision_of
 from experiments.side_by_side import QUICK
 from experiments.starts import start_results, time_starts
 from mirage_jax.chips import KINDS, Chip, chip_of, measured_chip
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.clips import load_clips
+from mirage_jax.precision import fields_of, precision_of
 from mirage_jax.results import Result, device_setup, write_results
 from mirage_jax.stream import COMMITS
 from pallas_kernels import device, timing

@@ -28,12 +28,12 @@ from experiments.frame_timing import (
     stages_of,
 )
 from experiments.named_model import NamedModel
-from mirage_jax.precision import fields_of, precision_of
 from experiments.program_memory import planned_memory
 from experiments.side_by_side import compile_side_by_side
 from mirage_jax.chips import Chip
 from mirage_jax.device_weights import device_weights
 from mirage_jax.evaluation.clips import to_and_fro
+from mirage_jax.precision import fields_of, precision_of
 from mirage_jax.results import Result
 from mirage_jax.stream import StreamConfig, encode_frame
 from pallas_kernels.timing import relative_error

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from experiments.pass_programs import committed
-from mirage_jax.precision import fields_of
 from mirage_jax.config import TEXT_WIDTH, ModelConfig
+from mirage_jax.precision import fields_of
 from mirage_jax.stream import (
     Params,
     StreamConfig,

@@ -12,8 +12,8 @@ from experiments import dense_layers, mlp_rivals
 from experiments import frame_attention_rivals as attention
 from experiments import row_kernel_rivals as rows
 from experiments.kernel_case import Case, Contest
-from mirage_jax.precision import EIGHT_BIT
 from mirage_jax.config import MODELS, DenoiserConfig
+from mirage_jax.precision import EIGHT_BIT
 from mirage_jax.transformer import EIGHT_BIT as EIGHT_BIT_LAYERS
 from pallas_kernels.frame_attention.specs import BARS, SMALL, SPECS
 from pallas_kernels.linear.problem import Problem as DenseProblem

@@ -27,7 +27,6 @@ import mirage_jax
 from experiments.backends_used import backends_used
 from experiments.command import command
 from experiments.memory_calls import able
-from mirage_jax.precision import fields_of
 from mirage_jax.data.prompts import HELD_OUT_PROMPTS
 from mirage_jax.data.teachers import Style, find_style, shipped_styles
 from mirage_jax.device_weights import device_weights
@@ -35,6 +34,7 @@ from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.clips import load_clips
 from mirage_jax.evaluation.metrics import psnr
 from mirage_jax.evaluation.targets import make_targets
+from mirage_jax.precision import fields_of
 from mirage_jax.results import Result, device_setup, write_results
 from mirage_jax.stream import StreamConfig, make_scan, open_stream
 from mirage_jax.text import encode_text

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mirage_jax.precision import EIGHT_BIT
 from mirage_jax import cache as frame_cache
 from mirage_jax.cache import FrameCache
 from mirage_jax.config import DOWNSAMPLE, ModelConfig
 from mirage_jax.denoiser import Condition, condition, denoise_frame
 from mirage_jax.errors import MirageError
+from mirage_jax.precision import EIGHT_BIT
 from mirage_jax.stream import StreamConfig
 
 Params = dict[str, Any]

@@ -28,7 +28,6 @@ from ml_collections import config_flags
 from experiments.absent_card import compile_step, target_of
 from experiments.command import command
 from experiments.pass_programs import side_of, stream_of
-from mirage_jax.precision import EIGHT_BIT
 from experiments.roofline_measured import read_measured
 from experiments.roofline_report import (
     Roofline,
@@ -45,6 +44,7 @@ from mirage_jax.chips import KINDS, chip_of
 from mirage_jax.config import ModelConfig, model_config
 from mirage_jax.errors import MirageError
 from mirage_jax.frame_cost import frame_parts
+from mirage_jax.precision import EIGHT_BIT
 from mirage_jax.projection import Measurement
 from mirage_jax.results import Result, device_setup, write_results
 from mirage_jax.stream import StreamConfig

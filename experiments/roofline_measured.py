@@ -12,13 +12,13 @@ from collections.abc import Mapping
 
 from experiments.pass_programs import side_of, stream_of
 from experiments.pass_report import TOLERANCE
-from mirage_jax.precision import precision_of
 from mirage_jax.chips import chip_of
 from mirage_jax.codec_cost import codec_stages
 from mirage_jax.config import ModelConfig
 from mirage_jax.cost_model import frame_tokens, pass_stages
 from mirage_jax.errors import MirageError
 from mirage_jax.frame_cost import frame_parts
+from mirage_jax.precision import precision_of
 from mirage_jax.projection import Measurement, Piece
 from mirage_jax.results import read_record, read_results
 from mirage_jax.stream import StreamConfig

@@ -46,7 +46,7 @@ class RenderSettings:
         parse_size(self.size)
         for prompt in self.prompts().prompts:
             check_prompt(prompt)
-        fields_of(self.precision)
+        fields_of(self.precision)  # raises where there is none such
         for name, low, high in (
             ("seed", 0, 2**32 - 1),
             ("fps", 0, 240),

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from experiments.pass_programs import side_of
-from mirage_jax.precision import EIGHT_BIT
 from experiments.roofline_report import Roofline, to_results
 from mirage_jax.chips import CHIPS, chip_of
 from mirage_jax.config import model_config
 from mirage_jax.frame_cost import frame_parts
+from mirage_jax.precision import EIGHT_BIT
 from mirage_jax.results import read_record, read_results
 from mirage_jax.stream import StreamConfig
 

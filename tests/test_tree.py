@@ -33,7 +33,7 @@ def test_weights_and_whole_tree_are_small() -> None:
     sizes = {path: path.stat().st_size / MIB for path in tracked_files()}
     weights = [size for path, size in sizes.items() if path.suffix in WEIGHTS]
     assert sum(weights) < 24
-    assert sum(sizes.values()) < 29
+    assert sum(sizes.values()) < 28
 
 
 def test_no_file_names_a_path_of_one_machine() -> None:

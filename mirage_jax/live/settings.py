@@ -9,7 +9,7 @@ from typing import Any
 
 from mirage_jax.errors import MirageError
 from mirage_jax.live.limits import LiveLimits
-from mirage_jax.render_settings import PRECISIONS
+from mirage_jax.precision import fields_of
 from mirage_jax.stream import StreamConfig
 from mirage_jax.text import check_prompt
 from mirage_jax.video.frame_size import check_fit, parse_size
@@ -52,11 +52,6 @@ class LiveSettings:
         parse_size(self.size)
         parse_size(self.cpu_size)
         check_prompt(self.prompt)
-        if self.precision not in PRECISIONS:
-            raise MirageError(
-                f"precision {self.precision!r} is unknown: choose one of "
-                f"{', '.join(PRECISIONS)}"
-            )
         for name, low, high in (
             ("seed", 0, 2**32 - 1),
             ("seats", 1, 64),
@@ -110,16 +105,13 @@ class LiveSettings:
         """The streams' configuration on a device of this platform."""
         cpu = platform == "cpu"
         height, width = parse_size(self.cpu_size if cpu else self.size)
-        dtype = self.precision
-        if dtype == "auto":  # CPUs emulate bfloat16, slowly
-            dtype = "float32" if cpu else "bfloat16"
         return StreamConfig(
             height=height,
             width=width,
             steps=self.steps,
             commit=self.commit,
             batch=self.cpu_seats if cpu else self.seats,
-            dtype=dtype,
+            **fields_of(self.precision, platform),
         )
 
     def limits(self) -> LiveLimits:
