@@ -17,7 +17,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 TROUBLESHOOTING = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
-QUOTED = re.findall(r"^```text\n(.*?)\n```$", TROUBLESHOOTING, re.M | re.S)
+QUOTED = re.findall(r"^```output\n(.*?)\n```$", TROUBLESHOOTING, re.M | re.S)
 
 
 def script(name: str) -> types.ModuleType:
