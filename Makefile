@@ -8,8 +8,8 @@ export VENV
 
 python := $(VENV)/bin/python
 
-.PHONY: help setup setup-dev demo test suite smoke test-py312 test-aot test-gpu format \
-  lint types clean
+.PHONY: help setup setup-dev demo test suite smoke test-py312 test-aot test-gpu docs \
+  format lint types clean
 
 help:
 	@echo "make demo        restyle the embedded clip"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-py312  the same with Python 3.12, in an environment of its own"
 	@echo "make test-aot    compile the kernels for GPUs that are not there (Python 3.12)"
 	@echo "make test-gpu    the tests that need an NVIDIA GPU"
+	@echo "make docs        build the site of the documentation into site/"
 	@echo "make format      rewrite the sources in the project's format"
 	@echo "make lint, make types, make suite: the parts of make test"
 	@echo "make clean       remove environments, caches and outputs"
@@ -51,6 +52,12 @@ test-aot:
 test-gpu: setup-dev
 	JAX_PLATFORMS=cuda,cpu $(python) -m pytest -m gpu -q
 
+# Without JAX; `$(DOCS_VENV)/bin/mkdocs serve` shows the site while it is written.
+DOCS_VENV ?= .venv-docs
+docs:
+	@VENV=$(DOCS_VENV) scripts/setup.sh --docs
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
+
 format: setup-dev
 	$(python) -m ruff format .
 	$(python) -m ruff check --fix .
@@ -63,5 +70,5 @@ types: setup-dev
 	$(python) -m mypy
 
 clean:
-	rm -rf .venv .venv-py312 .venv-aot .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis outputs
+	rm -rf .venv .venv-py312 .venv-aot .venv-docs .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis outputs site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,6 +4,7 @@
 #   scripts/setup.sh          what running and training need
 #   scripts/setup.sh --dev    the same, and the tools of `make test`
 #   scripts/setup.sh --aot    the same, and what compiles for GPUs that are not there
+#   scripts/setup.sh --docs   only what `make docs` needs: no JAX
 #   scripts/setup.sh --plan   print what would be used and install nothing
 #
 # Environment variables:
@@ -132,6 +133,10 @@ install_aot() {
   pip_install -r requirements-aot.txt
 }
 
+install_docs() {
+  pip_install -r requirements-docs.txt
+}
+
 find_python
 find_build
 if [[ ${1:-} == --plan ]]; then
@@ -147,8 +152,13 @@ flock 9
 export PIP_USER=0
 unset PIP_TARGET PIP_PREFIX
 
-run_key=$(key_of requirements*.txt)
 make_venv
+if [[ ${1:-} == --docs ]]; then
+  install_once "$venv/.stamp-docs" "$(key_of requirements-docs.txt)" install_docs
+  exit 0
+fi
+
+run_key=$(key_of requirements*.txt)
 install_once "$venv/.stamp-run" "$run_key" install_run
 if [[ ${1:-} == --dev || ${1:-} == --aot ]]; then
   install_once "$venv/.stamp-dev" "$run_key" install_dev

@@ -106,6 +106,13 @@ def test_second_run_installs_nothing(machine: Machine) -> None:
     assert machine.pip_calls() == RUN + DEV
 
 
+def test_docs_need_their_own_packages_alone(machine: Machine) -> None:
+    machine.add_python("python3", "3.11.7")
+    assert machine.setup("--docs").returncode == 0
+    assert machine.setup("--docs").returncode == 0
+    assert machine.pip_calls() == ["install -r requirements-docs.txt"]
+
+
 def test_a_failed_install_is_tried_again(machine: Machine) -> None:
     machine.add_python("python3", "3.11.7", pip_status=1)
     message = one_line(machine.setup())
