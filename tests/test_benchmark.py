@@ -198,7 +198,7 @@ def test_a_wrong_program_gets_no_times(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"precisions": ["int4"]}, "no precision 'int4': take one of"),
+        ({"precisions": ["int4"]}, "precision 'int4' is unknown: choose one of"),
         ({"steps": ["one"]}, "--steps=one: write numbers"),
         ({"steps": ["3"]}, "steps=3: choose one of"),
         ({"streams": ["0"]}, "--streams=0: write numbers"),

@@ -204,12 +204,16 @@ def test_trainings_refuse_the_folder_before_they_load(tmp_path, monkeypatch, nam
         script.run(config)
 
 
-@pytest.mark.parametrize("script", [evaluate, bench_pass])
-def test_measurements_refuse_the_folder_before_they_load(tmp_path, monkeypatch, script):
+@pytest.mark.parametrize(
+    ("script", "load"), [(evaluate, "load_model"), (bench_pass, "load_named")]
+)
+def test_measurements_refuse_the_folder_before_they_load(
+    tmp_path, monkeypatch, script, load
+):
     script = importlib.reload(script)  # other scripts have flags of the same names
     flags.FLAGS.mark_as_parsed()
     (tmp_path / "file").touch()
-    monkeypatch.setattr(script, "load_model", lambda _: pytest.fail())
+    monkeypatch.setattr(script, load, lambda _: pytest.fail())
     more = {"interpret": True} if script is bench_pass else {}
     with (
         flagsaver.flagsaver(profile_dir=str(tmp_path / "file"), **more),
