@@ -86,6 +86,15 @@ def _outside_dense(blocks: Params) -> Params:
     return {name: leaf for name, leaf in blocks.items() if name not in DENSE}
 
 
+def _layer(blocks: Params, index: int) -> Params:
+    """One layer's weights, out of stacks or of tuples (see `layers_apart`)."""
+    return jax.tree.map(lambda x: x[index], blocks, is_leaf=_is_tuple)
+
+
+def _is_tuple(x: Any) -> bool:
+    return isinstance(x, tuple)
+
+
 def prompt_tokens(
     params: Params, config: DenoiserConfig, prompt: Float[Array, "B 384"], dtype: Any
 ) -> Float[Array, "B P prompt_width"]:
@@ -296,17 +305,18 @@ def denoise_frame(
     carry = (open_residual(x), cache.k, cache.v)
     # Of all layers at once: kernels of their own would take longer than the additions.
     modulations = jax.vmap(modulate)(_outside_dense(blocks))
-    layers = (blocks, modulations, slot_bias)
     if unroll:
         # Traced and lowered once, then called with each layer's index as a constant:
         # that of a scan, even an unrolled one, is a slice which takes a kernel to make.
         one_layer = jax.jit(layer)
         for index in range(c.layers):
-            one = jax.tree.map(lambda x, index=index: x[index], layers)
+            one = np.int32(index), _layer(blocks, index)
+            own = modulations[index], slot_bias[index]
             with jax.named_scope(f"layer_{index}"):
-                carry, _ = one_layer(carry, (np.int32(index), *one))
+                carry, _ = one_layer(carry, (*one, *own))
     else:
-        carry, _ = jax.lax.scan(layer, carry, (jnp.arange(c.layers), *layers))
+        layers = (jnp.arange(c.layers), blocks, modulations, slot_bias)
+        carry, _ = jax.lax.scan(layer, carry, layers)
     residual, k, v = carry
     head = Head(c, channels, dtype, kernels)
     variables = {"params": params["head"]}

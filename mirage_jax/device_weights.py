@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from mirage_jax.errors import MirageError
 from mirage_jax.stream import StreamConfig
-from mirage_jax.transformer import EIGHT_BIT
+from mirage_jax.transformer import DENSE, EIGHT_BIT
 from pallas_kernels.linear_8bit import quantise_weight
 
 Params = dict[str, Any]
@@ -39,6 +39,31 @@ def device_weights(params: Params, stream: StreamConfig) -> Params:
     if stream.eight_bit is not None:
         denoiser = quantise_blocks(denoiser, stream.eight_bit)
     return narrowed({**params, "denoiser": denoiser}, jnp.dtype(stream.dtype))
+
+
+def held_weights(params: Params, stream: StreamConfig) -> Params:
+    """`device_weights`, on JAX's default device, laid out as that reads them best.
+
+    Raises:
+      MirageError: as `device_weights`.
+    """
+    held = jax.jit(device_weights, static_argnums=1)(params, stream)
+    if jax.default_backend() == "cpu" and stream.unroll:
+        return jax.jit(layers_apart)(held)
+    return held
+
+
+def layers_apart(params: Params) -> Params:
+    """The dense layers of the blocks as tuples, an array for each layer: unrolled.
+
+    XLA copies a layer out of a stack on a CPU before it multiplies, in every pass: with
+    few tokens that is much of the time. A GPU's kernels read stacks in place, and each
+    buffer costs its host time in every call.
+    """
+    blocks = dict(params["denoiser"]["blocks"])
+    for name in DENSE:
+        blocks[name] = jax.tree.map(tuple, blocks[name])
+    return {**params, "denoiser": {**params["denoiser"], "blocks": blocks}}
 
 
 def narrowed(params: Params, dtype: Any) -> Params:

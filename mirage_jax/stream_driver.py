@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from mirage_jax import stream as streaming
-from mirage_jax.device_weights import device_weights
+from mirage_jax.device_weights import held_weights
 from mirage_jax.stream import StreamConfig, StreamState
 from mirage_jax.weights import Model
 
@@ -38,8 +38,7 @@ class StreamDriver:
         if config.batch != 1:
             raise ValueError(f"a driver holds one stream, got {config.batch=}")
         self.config = config
-        narrow = jax.jit(device_weights, static_argnums=1)
-        self._params = narrow(model.params, config)
+        self._params = held_weights(model.params, config)
         self._model = model.config
         self._step = streaming.make_step(model.config, config)
         self._open = jax.jit(streaming.open_stream, static_argnums=(1, 2))

@@ -9,7 +9,7 @@ import pytest
 import toy_model
 from toy_model import MODEL, RING, frames, of_stream, params, play, settings, start
 
-from mirage_jax.device_weights import device_weights
+from mirage_jax.device_weights import device_weights, held_weights, layers_apart
 from mirage_jax.errors import MirageError
 from mirage_jax.stream import make_step, reset
 from mirage_jax.stream_driver import StreamDriver
@@ -124,3 +124,29 @@ def test_8_bit_streams_need_8_bit_weights():
     stream = dataclasses.replace(settings(), eight_bit="int8")
     with pytest.raises(Exception, match="values"):
         jax.eval_shape(make_step(MODEL, stream), params(), start(stream), frames(1)[0])
+
+
+@pytest.mark.parametrize("to", [None, *FORMATS])
+def test_layers_apart_are_the_same_stream(to):
+    stream = settings(eight_bit=to, commit="lagged", unroll=True)
+    held, clip = device_weights(params(), stream), frames(3)
+    apart = layers_apart(held)
+    assert isinstance(apart["denoiser"]["blocks"]["up"]["bias"], tuple)
+    results = []
+    for weights in (held, apart):
+        state, step = start(stream), toy_model.step_with(weights, stream)
+        for source in clip:
+            state, _ = step(weights, state, source, np.ones(1, bool))
+        results.append(np.asarray(state.styled))
+    # The same sums, perhaps in another order.
+    assert error(*results) < (1e-5 if to is None else SAME[to])
+
+
+def test_weights_are_held_as_this_device_reads_them_best(monkeypatch):
+    cases = (("cpu", True, tuple), ("cpu", False, jax.Array), ("gpu", True, jax.Array))
+    for platform, unroll, kind in cases:
+        stream = settings(unroll=unroll)
+        monkeypatch.setattr(jax, "default_backend", lambda platform=platform: platform)
+        blocks = held_weights(params(), stream)["denoiser"]["blocks"]
+        assert isinstance(blocks["qkv"]["kernel"], kind)
+        assert isinstance(blocks["q_scale"], jax.Array)

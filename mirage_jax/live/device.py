@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, UInt8
 
 from mirage_jax.config import TEXT_WIDTH, ModelConfig
 from mirage_jax.device_memory import exhaustion_explained
-from mirage_jax.device_weights import device_weights
+from mirage_jax.device_weights import held_weights
 from mirage_jax.stream import (
     Params,
     StreamConfig,
@@ -68,7 +68,6 @@ class SeatedStreams:
         self._model, self._config, self._seed = model, config, seed
         self._params: Params = {}
         self._state: StreamState | None = None
-        self._narrow = jax.jit(device_weights, static_argnums=1)
         self._open = jax.jit(open_stream, static_argnums=(1, 2))
         self._step = jax.jit(
             partial(checked_step, model=model.config, stream=config), donate_argnums=1
@@ -88,7 +87,7 @@ class SeatedStreams:
         with exhaustion_explained(what):
             self._state = None
             progress("loading weights")
-            self._params = self._narrow(self._model.params, self._config)
+            self._params = held_weights(self._model.params, self._config)
             prompts = np.zeros((self.seats, TEXT_WIDTH), np.float32)
             everyone = np.ones(self.seats, bool)
             self._state = self._fresh(prompts)
