@@ -51,3 +51,14 @@ def test_import_touches_no_device(names: list[str]) -> None:
         pytest.skip(f"{missing[1]} is not installed")
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[-1] == "untouched"
+
+
+def test_the_package_alone_is_cheap_to_import() -> None:
+    """Whoever asks for its version or its files does not wait for JAX."""
+    code = (
+        "import mirage_jax, sys; sys.exit(bool({'jax', 'numpy'} & sys.modules.keys()))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert run.returncode == 0

@@ -11,10 +11,10 @@ import pytest
 from render_fakes import NO_MODEL, Negative, encode, small_model
 from video_clips import counting, read_all, write_clip
 
-import main
 from configs import demo
 from configs import live as live_config
 from configs import render as render_config
+from mirage_jax import cli as main
 from mirage_jax.live.settings import LiveSettings
 from mirage_jax.render import render
 from mirage_jax.render_settings import RenderSettings
