@@ -104,9 +104,13 @@ def _parse(arguments: list[str]) -> list[str]:
     try:
         return flags.FLAGS(_with_found_config(arguments))
     except (AttributeError, KeyError) as error:
-        name = str(error).strip("\"'")
+        # Some of these messages are quoted once too often, line breaks and all.
+        text = str(error).replace("\\n", " ").replace("\\", "")
+        name, guessed, guess = text.partition("Did you mean")
+        name = name.strip("\"' ")
+        hint = f" (did you mean{guess.rstrip(chr(39))})" if guessed else ""
         raise MirageError(
-            f"the config has no setting {name}: its file has their names"
+            f"the config has no setting {name}{hint}: its file has their names"
         ) from error
     except (flags.Error, OSError, TypeError, ValueError) as error:
         raise MirageError(
