@@ -35,7 +35,7 @@ demo: setup
 test: lint types suite
 
 suite: setup-dev
-	$(python) -m pytest -n $(WORKERS) -q
+	$(python) -m pytest -n $(WORKERS) --dist loadgroup -q
 
 smoke: setup-dev
 	$(python) -m pytest -m smoke -q

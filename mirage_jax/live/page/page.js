@@ -328,7 +328,7 @@ $("reset").onclick = reset;
 $("retry").onclick = () => connection.open();
 
 document.addEventListener("keydown", (event) => {
-  const field = ["TEXTAREA", "INPUT", "SELECT"].includes(event.target.tagName);
+  const field = event.target.matches("textarea, select, input:not([type=range])");
   if (event.key === "Escape" && field) return event.target.blur();
   if (field || event.ctrlKey || event.metaKey || event.altKey) return;
   const keys = {

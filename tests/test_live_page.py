@@ -1,0 +1,200 @@
+"""The live page in a real browser, with the shipped model and a fake camera."""
+
+import re
+from functools import partial
+
+import av
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from live_browser import SIDE, Server, Tab, launch, missing, psnr, shrunk
+from PIL import Image
+
+from mirage_jax.data import styles
+from mirage_jax.live.protocol import Prompt, Reset, State, Style
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.xdist_group("browser"),  # one server and one browser, not one a worker
+    pytest.mark.skipif(bool(missing()), reason=missing()),
+]
+FORMULAS = {name: jax.jit(getattr(styles, name)) for name in ("thermal", "sepia")}
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def context(server, tmp_path_factory):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        context = launch(playwright, tmp_path_factory.mktemp("browser"))
+        yield context
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def live(server, context):
+    tab = Tab(context, server.url)
+    tab.page.click("#start")
+    tab.shown("Live")
+    return tab
+
+
+@pytest.fixture
+def tab(live):
+    """The running page; whatever a test does with it, it complains of nothing."""
+    yield live
+    assert not live.complaints
+
+
+def closest(source, styled):
+    """Decibels to the picture of each formula, and to the source itself."""
+    found = {"source": psnr(source, styled)}
+    for name, formula in FORMULAS.items():
+        image = formula(jnp.asarray(source, jnp.float32)[None] / 255)
+        wanted = np.asarray(255 * jnp.clip(image[0], 0, 1)).astype(np.uint8)
+        found[name] = psnr(wanted, styled)
+    return sorted(found, key=found.__getitem__)[-1], found
+
+
+def halves(tab):
+    """Source and result of one moment, from the screen in the view of both."""
+    screen = tab.canvas()
+    assert screen.shape == (SIDE, 2 * SIDE, 3)
+    return screen[:, :SIDE], screen[:, SIDE:]
+
+
+def test_pictures_on_the_screen_are_those_of_the_style(tab):
+    tab.page.keyboard.press("2")
+    for name in ("thermal", "sepia"):
+        before = len(tab.messages)
+        tab.page.click(f"button:text-is('{name.capitalize()}')")
+        tab.until(partial(tab.heard, Style, before, name=name))
+        tab.next_pictures(12)
+        best, found = closest(*halves(tab))
+        assert best == name, found
+        assert found[name] > found["source"] + 3, found
+
+
+def test_the_screen_shows_what_the_server_sent(tab):
+    tab.page.keyboard.press("1")
+    before = len(tab.messages)
+    tab.next_pictures(1)
+    screen = tab.canvas()
+    assert screen.shape == (SIDE, SIDE, 3)
+    sent = tab.pictures(2, before)
+    assert max(psnr(screen, one) for one in sent) > 30
+
+
+def test_a_typed_prompt_changes_the_picture_within_ten_frames(tab):
+    tab.page.keyboard.press("2")
+    tab.page.click("button:text-is('Thermal')")
+    tab.next_pictures(12)
+    before = len(tab.messages)
+    tab.page.keyboard.press("/")
+    tab.page.keyboard.press("Control+A")
+    tab.page.keyboard.type("an old photograph in sepia")
+    tab.page.keyboard.press("Escape")
+    prompt = tab.until(lambda: tab.heard(Prompt, before))[-1]
+    assert prompt.text == "an old photograph in sepia"
+    place = tab.messages.index(prompt)
+    tenth = tab.pictures(10, place)[-1]
+    best, found = closest(halves(tab)[0], tenth)
+    assert best == "sepia", found
+
+
+def test_keys_change_the_view(tab):
+    for key, view in (("1", "full"), ("2", "split"), ("3", "wipe")):
+        tab.page.keyboard.press(key)
+        pressed = tab.page.locator("[data-view][aria-pressed=true]")
+        assert pressed.get_attribute("data-view") == view
+        assert tab.page.locator("#wipe").is_visible() == (view == "wipe")
+        assert tab.page.locator("#tags").is_visible() == (view == "split")
+    # In the wipe, the left half is the source's and the right half the result's.
+    tab.page.click("button:text-is('Thermal')")
+    tab.next_pictures(12)
+    tab.page.locator("#wipe").fill("100")
+    source = tab.canvas()
+    tab.page.locator("#wipe").fill("0")
+    styled = tab.canvas()
+    best, found = closest(source, styled)
+    assert best == "thermal", found
+    # Whoever has moved the wipe can go on with the keys.
+    tab.page.keyboard.press("1")
+    assert not tab.page.locator("#wipe").is_visible()
+
+
+def test_a_snapshot_is_a_picture_of_the_stage(tab, tmp_path):
+    tab.page.keyboard.press("2")
+    with tab.page.expect_download() as download:
+        tab.page.keyboard.press("s")
+    assert re.fullmatch(r"mirage-[\dT-]+\.png", download.value.suggested_filename)
+    path = tmp_path / "snapshot.png"
+    download.value.save_as(path)
+    width, height = tab.page.evaluate("[canvas.width, canvas.height]")
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.size == (width, height) == (2 * height, height)
+    assert shrunk(path.read_bytes()).std() > 20
+
+
+def test_a_recording_is_a_video(tab, tmp_path):
+    tab.page.keyboard.press("1")
+    tab.page.keyboard.press("v")
+    tab.next_pictures(10)
+    with tab.page.expect_download() as download:
+        tab.page.keyboard.press("v")
+    path = tmp_path / download.value.suggested_filename
+    assert path.suffix in (".webm", ".mp4")
+    download.value.save_as(path)
+    with av.open(str(path)) as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    assert len(frames) >= 5
+    height = tab.page.evaluate("canvas.height")
+    assert {frame.shape for frame in frames} == {(height, height, 3)}
+    assert frames[-1].std() > 20
+
+
+def test_a_reset_is_taken_and_frames_go_on(tab):
+    before = len(tab.messages)
+    tab.page.keyboard.press("r")
+    tab.until(lambda: tab.heard(Reset, before))
+    tab.next_pictures(5)
+    assert not tab.heard(State, before)
+
+
+def test_nothing_comes_from_elsewhere(tab, server, context):
+    port = server.url.rpartition(":")[2]
+    own = re.compile(rf"(blob:http|http|ws)://127\.0\.0\.1:{port}")
+    assert len(tab.requests) > 5
+    assert not [url for url in tab.requests if not own.match(url)]
+    # And the policy forbids it.
+    page = context.new_page()
+    page.goto(server.url)
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    caught = page.evaluate("fetch('http://localhost:9/').catch((e) => e.name)")
+    assert caught == "TypeError"
+    tab.until(lambda: [text for text in said if "Content Security Policy" in text])
+    page.close()
+
+
+def test_a_stopped_server_is_found_again(live, server):
+    """Last: it leaves the complaints of connections that nobody took."""
+    before = len(live.messages)
+    status, said = server.stop()
+    assert status == 0, said
+    assert "Traceback" not in said
+    live.until(partial(live.heard, State, before, state="ended", retry=True))
+    live.page.locator("#notice", has_text="trying again in").wait_for()
+    server.restart()
+    live.shown("Live")
+    live.next_pictures(3)
+    assert all("ERR_CONNECTION_REFUSED" in text for text in live.complaints)
