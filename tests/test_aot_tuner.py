@@ -65,7 +65,7 @@ def test_what_a_process_lowers_compiles(name: str) -> None:
     [
         ("norm_256_int8", r"= s8\[1,1,256,1536\]\S* fusion"),
         ("commit_256", r"= bf16\[(?:1,)?256,12,128\]\S* fusion"),
-        ("quantise_out_256_int8", r"= s8\[1,1,256,1536\]\S* fusion"),
+        ("quantise_down_256_int8", r"= s8\[1,1,256,6144\]\S* fusion"),
         ("out_256", r"= bf16\[(?:1,1,)?256,1536\]\S* fusion.*convert"),
     ],
 )
