@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from experiments.pass_programs import committed
+from experiments.pass_programs import committed, exact_stream
 from mirage_jax.config import TEXT_WIDTH, ModelConfig
-from mirage_jax.precision import fields_of
 from mirage_jax.stream import (
     Params,
     StreamConfig,
@@ -102,15 +101,7 @@ class ExactFrame:
         self, params: Params, state: StreamState, source: Array
     ) -> dict[str, Array]:
         """What the frame leaves, from a state of the program that is checked."""
-        stream = dataclasses.replace(
-            self.stream,
-            **fields_of("float32"),
-            attention="xla",
-            kernels="xla",
-            linear="xla",
-            eight_bit=None,
-            unroll=False,
-        )
+        stream = exact_stream(self.stream)
         with jax.default_matmul_precision("highest"):
             fresh = open_some_stream(params, self.model, stream)
             k, v = (x.astype(jnp.float32) for x in (state.cache.k, state.cache.v))

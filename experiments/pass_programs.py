@@ -74,6 +74,23 @@ def side_of(tokens: int, model: ModelConfig) -> int:
     return cells * model.denoiser.patch * DOWNSAMPLE
 
 
+def exact_stream(stream: StreamConfig) -> StreamConfig:
+    """The same stream by the definition: float32, nothing of ours, not made to be fast.
+
+    Its weights are float32 too, or narrow ones that widen; its products should be of
+    highest precision.
+    """
+    return dataclasses.replace(
+        stream,
+        dtype="float32",
+        attention="xla",
+        kernels="xla",
+        linear="xla",
+        eight_bit=None,
+        unroll=False,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Pass:
     """One pass of one combination, from a carry to the next.
@@ -146,15 +163,7 @@ class Pass:
 
     def exact(self) -> Callable[..., Any]:
         """The same pass in float32, the definition; not made to be fast."""
-        stream = dataclasses.replace(
-            self.stream,
-            dtype="float32",
-            attention="xla",
-            kernels="xla",
-            eight_bit=None,
-            unroll=False,
-        )
-        plain = Pass(self.model, stream)
+        plain = Pass(self.model, exact_stream(self.stream))
 
         def program(denoiser: Params, carry: Any) -> Any:
             latents, cache, _ = carry

@@ -57,7 +57,7 @@ def layers_apart(params: Params) -> Params:
     """The dense layers of the blocks as tuples, an array for each layer: unrolled.
 
     XLA copies a layer out of a stack on a CPU before it multiplies, in every pass: with
-    few tokens that is much of the time. A GPU's kernels read stacks in place, and each
+    few tokens that shows. A GPU's kernels read stacks in place, and each
     buffer costs its host time in every call.
     """
     blocks = dict(params["denoiser"]["blocks"])

@@ -9,6 +9,7 @@ from typing import Any
 
 from mirage_jax.errors import MirageError
 from mirage_jax.precision import fields_of
+from mirage_jax.ranges import check_ranges
 from mirage_jax.schedule import PromptSchedule, parse_schedule
 from mirage_jax.stream import StreamConfig
 from mirage_jax.text import check_prompt
@@ -47,19 +48,15 @@ class RenderSettings:
         for prompt in self.prompts().prompts:
             check_prompt(prompt)
         fields_of(self.precision)  # raises where there is none such
-        for name, low, high in (
-            ("seed", 0, 2**32 - 1),
-            ("fps", 0, 240),
-            ("max_frames", 0, 10**9),
-            ("cpu_max_frames", 0, 10**9),
-            ("sheet_columns", 1, 24),
-            ("timing_seconds", 0, 600),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise MirageError(
-                    f"{name} {value} is out of range: take {low} to {high}"
-                )
+        ranges = {
+            "seed": (0, 2**32 - 1),
+            "fps": (0, 240),
+            "max_frames": (0, 10**9),
+            "cpu_max_frames": (0, 10**9),
+            "sheet_columns": (1, 24),
+            "timing_seconds": (0, 600),
+        }
+        check_ranges(self, ranges)
         source = Path(self.source).resolve()
         if source in [(Path(self.out) / name).resolve() for name in OUTPUTS]:
             raise MirageError(

@@ -4,9 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from experiments.call_timing import Calls
+from experiments.call_timing import Calls, summary
 
 WARM_UP = 20  # calls before those that count
 
@@ -33,5 +31,4 @@ def time_calls(
         frame = call()
     wait(frame)
     together = 1e3 * (time.perf_counter() - begin) / count
-    p50, p95, p99 = np.percentile(times, (50, 95, 99)).tolist()
-    return Calls(p50, p95, p99, max(times), together)
+    return summary(times, together)

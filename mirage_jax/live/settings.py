@@ -10,6 +10,7 @@ from typing import Any
 from mirage_jax.errors import MirageError
 from mirage_jax.live.limits import LiveLimits
 from mirage_jax.precision import fields_of
+from mirage_jax.ranges import check_ranges
 from mirage_jax.stream import StreamConfig
 from mirage_jax.text import check_prompt
 from mirage_jax.video.frame_size import check_fit, parse_size
@@ -52,27 +53,23 @@ class LiveSettings:
         parse_size(self.size)
         parse_size(self.cpu_size)
         check_prompt(self.prompt)
-        for name, low, high in (
-            ("seed", 0, 2**32 - 1),
-            ("seats", 1, 64),
-            ("cpu_seats", 1, 64),
-            ("port", 0, 65535),
-            ("deadline_ms", 1, 10_000),
-            ("gather_ms", 0, 1000),
-            ("idle_seconds", 1, 86_400),
-            ("session_seconds", 0, 10**7),
-            ("connections", 1, 1000),
-            ("frame_bytes", 10_000, 64 << 20),
-            ("frame_pixels", 4096, 1 << 26),
-            ("messages_per_second", 1, 1000),
-            ("prompt_characters", 1, 8000),
-            ("jpeg_quality", 1, 95),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise MirageError(
-                    f"{name} {value} is out of range: take {low} to {high}"
-                )
+        ranges = {
+            "seed": (0, 2**32 - 1),
+            "seats": (1, 64),
+            "cpu_seats": (1, 64),
+            "port": (0, 65535),
+            "deadline_ms": (1, 10_000),
+            "gather_ms": (0, 1000),
+            "idle_seconds": (1, 86_400),
+            "session_seconds": (0, 10**7),
+            "connections": (1, 1000),
+            "frame_bytes": (10_000, 64 << 20),
+            "frame_pixels": (4096, 1 << 26),
+            "messages_per_second": (1, 1000),
+            "prompt_characters": (1, 8000),
+            "jpeg_quality": (1, 95),
+        }
+        check_ranges(self, ranges)
         if bool(self.certificate) is not bool(self.key):
             raise MirageError(
                 "a certificate needs its key: give both --config.certificate and "
