@@ -1,17 +1,19 @@
 """Settings of experiments/train_denoiser.py: the stages of the default model.
 
 `configs/train_denoiser.py` is the diffusion stage; `configs/train_denoiser.py:pixel`
-finetunes what it left in `init` on decoded pictures.
+finetunes what it left in `init` on decoded pictures;
+`configs/train_denoiser.py:rollout` goes on from there on the model's own streams.
 """
 
 from ml_collections import config_dict
 
 
 def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
-    """`stage` is "diffusion" or "pixel"."""
-    if stage not in ("diffusion", "pixel"):
-        raise ValueError(f"{stage=}: choose 'diffusion' or 'pixel'")
-    pixel = stage == "pixel"
+    """`stage` is "diffusion", "pixel" or "rollout"."""
+    if stage not in ("diffusion", "pixel", "rollout"):
+        raise ValueError(f"{stage=}: choose 'diffusion', 'pixel' or 'rollout'")
+    rollout = stage == "rollout"
+    pixel = stage == "pixel" or rollout  # with losses on decoded pictures
     return config_dict.create(
         workdir=f"runs/denoiser_{stage}",
         # A folder made by experiments/prepare_data.py, or "synthetic" for a smoke run.
@@ -24,9 +26,10 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
         model="default",  # a name in mirage_jax.config.MODELS
         restore=True,
         profile_dir="",  # folder for a trace of some steps (docs/profiling.md)
-        # The frame sizes and which of them the steps use in turn.
-        sizes=(512, 256),
-        pattern=(0, 0, 0, 1),
+        # The frame sizes, and what the steps use in turn: clips of each size, then
+        # each of the modes of the roll-outs, at the first size.
+        sizes=(512,) if rollout else (512, 256),
+        pattern=(1, 0, 2, 0) if rollout else (0, 0, 0, 1),
         frames=16,  # twice the ring, see "What running it taught" in docs/design.md
         anchor_probability=0.2,
         source_dropped=0.1,
@@ -47,15 +50,32 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
             frame_clean=0.25,
             clean_from=0.75,
         ),
+        # 0 switches a part off; so does probability=0 all of them.
         history=dict(
-            probability=0.5, gain=0.1, shift=0.15, blur=0.5, noise=0.3, repeat=0.1
+            probability=0.5,
+            gain=0.1,
+            shift=0.15,
+            blur=0.5,
+            noise=0.3,
+            repeat=0.1,
+            drop=0.05,
+            round_trip=0.125,
+            own=0.25,
+        ),
+        rollout=dict(
+            modes="lagged/1,lagged/2" if rollout else "",  # commit/steps, with commas
+            frames=28,
+            opening=4,  # frames that are learnt from at the start ...
+            closing=8,  # ... and at the end
+            anchored=0.5,  # share of streams with an anchor
+            corrupted=0.1,  # share of frames whose history is corrupted
         ),
         prompts=dict(mix=0.5, noise=1.0),
         steps=60_000,
         # 0: by steps, then a killed run goes on exactly.
-        minutes=9.0 if pixel else 10.0,
+        minutes=8.0 if rollout else 9.0 if pixel else 10.0,
         optimiser="muon",
-        learning_rate=1e-3 if pixel else 2e-3,
+        learning_rate=5e-4 if rollout else 1e-3 if pixel else 2e-3,
         warmup_steps=100 if pixel else 300,
         decay_start=0.25 if pixel else 0.7,
         decay="linear",

@@ -4,6 +4,8 @@
         --config.data=runs/data --config.codec=runs/codec/codec.safetensors
     python -m experiments.train_denoiser --config=configs/train_denoiser.py:pixel \
         --config.init=runs/denoiser_diffusion/denoiser.safetensors
+    python -m experiments.train_denoiser --config=configs/train_denoiser.py:rollout \
+        --config.init=runs/denoiser_pixel/denoiser.safetensors
 
 Trains on all local devices; started again, it goes on where it was. Writes
 denoiser.safetensors (the running average of the weights), checkpoints, pictures and
@@ -29,6 +31,7 @@ from mirage_jax.data.prompt_table import load_prompts
 from mirage_jax.data.shards import read_manifest
 from mirage_jax.data.store import FrameStore, load_store, synthetic_store
 from mirage_jax.denoiser import denoise_clip, init_denoiser
+from mirage_jax.errors import MirageError
 from mirage_jax.flow import NoiseMix
 from mirage_jax.profiling import Profile
 from mirage_jax.styler import load_styler
@@ -41,13 +44,14 @@ from mirage_jax.training.denoiser import (
     style_names,
 )
 from mirage_jax.training.history import HistoryAugmentation
-from mirage_jax.training.loop import train
+from mirage_jax.training.loop import LossFn, train
 from mirage_jax.training.optimiser import TrainConfig
 from mirage_jax.training.prompts import (
     PromptAugmentation,
     prompt_rows,
     sample_prompts,
 )
+from mirage_jax.training.rollout import RollOut, make_rollout_loss, parse_mode
 from mirage_jax.training.vgg import load_vgg
 from mirage_jax.weights import load_codec, load_weights, save_weights
 
@@ -128,6 +132,35 @@ def _picture(
     return np.round(255 * np.clip(grid, 0, 1)).astype(np.uint8)
 
 
+def _programs(
+    config: config_dict.ConfigDict, model: ModelConfig, loss: DenoiserLoss
+) -> list[tuple[LossFn, int]]:
+    """The losses that steps use, and how often each uses a clip."""
+    clips = [
+        ClipBatch(
+            size,
+            config.frames,
+            config.anchor_probability,
+            config.source_dropped,
+            config.draws,
+        )
+        for size in config.sizes
+    ]
+    programs: list[tuple[LossFn, int]] = [
+        (make_denoiser_loss(model, batch, loss), config.draws) for batch in clips
+    ]
+    settings = config.rollout
+    streams = dataclasses.replace(clips[0], frames=settings.frames)
+    history = dataclasses.replace(loss.history, probability=settings.corrupted)
+    loss = dataclasses.replace(loss, history=history)
+    for mode in settings.modes.split(",") if settings.modes else ():
+        rollout = RollOut(
+            *parse_mode(mode), settings.opening, settings.closing, settings.anchored
+        )
+        programs.append((make_rollout_loss(model, streams, loss, rollout), 1))
+    return programs
+
+
 def run(config: config_dict.ConfigDict) -> None:
     """One stage; raises MirageError for what the user can cure."""
     profile = Profile(config.profile_dir, "step")
@@ -158,33 +191,28 @@ def run(config: config_dict.ConfigDict) -> None:
         history=HistoryAugmentation(**config.history),
         prompts=PromptAugmentation(**config.prompts),
     )
-    # Real clips and photographs change places between styles every other round.
-    batches = [
-        ClipBatch(
-            config.sizes[which],
-            config.frames,
-            real_first,
-            config.anchor_probability,
-            config.source_dropped,
-            config.draws,
+    pattern, programs = config.pattern, _programs(config, model, loss)
+    if not all(0 <= which < len(programs) for which in pattern):
+        raise MirageError(
+            f"pattern={pattern} must be numbers below {len(programs)}, one for each of "
+            "the sizes and of the modes of the roll-outs"
         )
-        for real_first in (True, False)
-        for which in range(len(config.sizes))
-    ]
-    rounds = [*config.pattern, *(n + len(config.sizes) for n in config.pattern)]
+    # What no step uses need not be compiled.
+    used = sorted(set(pattern))
+    programs = [programs[which] for which in used]
     state = train(
         config.workdir,
         settings,
         params,
-        [make_denoiser_loss(model, batch, loss) for batch in batches],
-        lambda step: rounds[step % len(rounds)],
+        [program for program, _ in programs],
+        lambda step: used.index(pattern[step % len(pattern)]),
         data,
         pictures=lambda ema, data, key: _picture(
             ema, data, key, model, max(config.sizes)
         ),
         restore=config.restore,
         profile=profile,
-        samples=[len(names) * config.draws] * len(batches),
+        samples=[len(names) * draws for _, draws in programs],
     )
     path = pathlib.Path(config.workdir) / "denoiser.safetensors"
     digest = save_weights(path, jax.device_get(state.ema), model.denoiser)

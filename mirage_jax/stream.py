@@ -156,7 +156,7 @@ def open_stream(
         cache=frame_cache.empty_cache(
             model.denoiser, batch, tokens, jnp.dtype(stream.dtype)
         ),
-        schedule=_schedule(params["denoiser"], model, stream),
+        schedule=schedule(params["denoiser"], model, stream),
         # Two buffers: the state is donated, and a buffer can be donated once.
         source=jnp.zeros(latents),
         styled=jnp.zeros(latents),
@@ -179,7 +179,7 @@ def pass_times(stream: StreamConfig) -> list[tuple[float, ...]]:
     return times
 
 
-def _schedule(denoiser: Params, model: ModelConfig, stream: StreamConfig) -> Condition:
+def schedule(denoiser: Params, model: ModelConfig, stream: StreamConfig) -> Condition:
     """The condition of all frames in all passes, one after the other."""
     tau = jnp.asarray([t for times in pass_times(stream) for t in times])
     tau = jnp.tile(tau[None], (stream.batch, 1))
@@ -226,7 +226,10 @@ def reset(state: StreamState, streams: Bool[Array, " B"], hold: int) -> StreamSt
     )
 
 
-def _noise(state: StreamState, stream: StreamConfig, channels: int) -> Array:
+def frame_noise(
+    state: StreamState, stream: StreamConfig, channels: int
+) -> Float[Array, "B h w C"]:
+    """What the next frame of every stream starts from."""
     shape = (*stream.grid, channels)
     moment = jnp.zeros_like(state.frame) if stream.fixed_noise else state.frame
 
@@ -261,7 +264,7 @@ def _denoise(
     )
     bias = bias.astype(jnp.float32)
     now = frame_cache.age_bias(bias, cache.age)
-    x = _noise(state, stream, model.codec.channels)[:, None]
+    x = frame_noise(state, stream, model.codec.channels)[:, None]
     source, present = source[:, None], present[:, None]
     step_size, done = jnp.full((stream.batch, 1), 1 / stream.steps), 0
     for number, times in enumerate(pass_times(stream)):

@@ -31,8 +31,8 @@ MODEL = toy_model.MODEL
 ROOT = pathlib.Path(__file__).parent.parent
 STYLES = ("sepia", "low_light", "signal_loss")
 BATCH = ClipBatch(size=32, frames=4, anchor_probability=0.5, source_dropped=0.5)
-CLEAN = HistoryAugmentation(probability=0.0)
-DIRTY = HistoryAugmentation(probability=1.0)
+CLEAN = HistoryAugmentation(probability=0.0, round_trip=0.0, own=0.0)
+DIRTY = dataclasses.replace(CLEAN, probability=1.0, repeat=0.3, drop=0.3)
 
 
 def pair_store() -> PairStore:
@@ -113,6 +113,21 @@ def test_a_store_of_one_kind_is_enough(lacking):
     assert source.shape[0] == anchored.shape[0] == len(STYLES)
 
 
+def test_a_style_sees_clips_and_photographs_in_turn():
+    """Dark clips and bright photographs tell which is which."""
+    store = dataclasses.replace(
+        data().store,
+        frames=jnp.full_like(data().store.frames, 20),
+        photos=jnp.full_like(data().store.photos, 230),
+    )
+    apart = dataclasses.replace(data(with_pairs=True), store=store)
+    bright = []
+    for seed in range(12):
+        source, _, _ = pair_sampler()(apart, jax.random.key(seed))
+        bright.append([float(source[0].mean()) > 0.5, float(source[2].mean()) > 0.5])
+    assert set(np.array(bright)[:, 0]) == set(np.array(bright)[:, 1]) == {True, False}
+
+
 def test_styles_are_chosen_by_name():
     assert training.style_names(None, None, STYLES) == STYLES
     assert training.style_names(None, pair_store())[-1] == "mine"
@@ -122,7 +137,7 @@ def test_styles_are_chosen_by_name():
 
 
 def test_sources_are_only_lost_at_the_end_of_a_clip():
-    draw = functools.partial(training._presence, clips=512, batch=BATCH)
+    draw = functools.partial(training.presence, clips=512, batch=BATCH)
     present = np.asarray(draw(jax.random.key(0)))
     assert present.shape == (512, BATCH.frames)
     assert present[:, 0].all(), "the first frame has a source"
@@ -131,7 +146,7 @@ def test_sources_are_only_lost_at_the_end_of_a_clip():
     lost = (~present).sum(axis=1)
     assert set(lost) == set(range(BATCH.frames))
     never = dataclasses.replace(BATCH, source_dropped=0.0)
-    assert training._presence(jax.random.key(0), 64, never).all()
+    assert training.presence(jax.random.key(0), 64, never).all()
 
 
 def numbers(*shape: int) -> np.ndarray:
@@ -140,20 +155,22 @@ def numbers(*shape: int) -> np.ndarray:
 
 def corrupted(key: jax.Array, latents: np.ndarray, history: HistoryAugmentation) -> Any:
     """All strengths are operands, so that one program serves every setting."""
-    strengths = {k: jnp.float32(v) for k, v in dataclasses.asdict(history).items()}
+    strengths = {name: jnp.float32(getattr(history, name)) for name in STRENGTHS}
     return history_program(latents.shape)(key, jnp.asarray(latents), strengths)
 
 
 @functools.cache
 def history_program(shape: tuple[int, ...]) -> Any:
     def run(key, latents, strengths):
-        return corrupt_history(key, latents, HistoryAugmentation(**strengths))
+        settings = HistoryAugmentation(**strengths, round_trip=0.0, own=0.0)
+        return corrupt_history(key, latents, settings)
 
-    strengths = {field.name: jnp.float32(0) for field in dataclasses.fields(CLEAN)}
+    strengths = {name: jnp.float32(0) for name in STRENGTHS}
     return compiled(run, jax.random.key(0), jnp.zeros(shape), strengths)
 
 
-OFF = HistoryAugmentation(1.0, gain=0.0, shift=0.0, blur=0.0, noise=0.0, repeat=0.0)
+STRENGTHS = ("probability", "gain", "shift", "blur", "noise", "repeat", "drop")
+OFF = HistoryAugmentation(1.0, *[0.0] * (len(dataclasses.fields(CLEAN)) - 1))
 
 
 @pytest.mark.parametrize("settings", [CLEAN, OFF], ids=["no_clip", "no_part"])
@@ -163,10 +180,10 @@ def test_history_without_corruption_is_left_alone(settings):
     np.testing.assert_array_equal(found, latents)
 
 
-@pytest.mark.parametrize("part", ["gain", "shift", "blur", "noise", "repeat"])
+@pytest.mark.parametrize("part", ["gain", "shift", "blur", "noise", "repeat", "drop"])
 def test_each_part_corrupts_history_in_its_own_way(part):
     latents = numbers(3, 4, 4, 4, 8)
-    settings = dataclasses.replace(OFF, **{part: getattr(DIRTY, part) or 0.1})
+    settings = dataclasses.replace(OFF, **{part: getattr(DIRTY, part)})
     found = np.asarray(corrupted(jax.random.key(5), latents, settings))
     change = found - np.asarray(latents)
     assert np.isfinite(found).all() and np.abs(change).max() > 1e-3
@@ -182,6 +199,47 @@ def test_each_part_corrupts_history_in_its_own_way(part):
         kept = (found == np.asarray(latents)).all(axis=(2, 3, 4))
         repeated = (found == before).all(axis=(2, 3, 4))
         assert (kept | repeated).all() and not kept.all()
+    if part == "drop":
+        kept = (found == np.asarray(latents)).all(axis=(2, 3, 4))
+        assert (kept | (found == 0).all(axis=(2, 3, 4))).all() and not kept.all()
+
+
+@pytest.mark.parametrize("part", ["own", "round_trip"])
+def test_a_share_of_the_clips_is_made_anew(part):
+    latents = jnp.asarray(numbers(8, 4, 2, 2, 8))
+    settings = dataclasses.replace(OFF, **{part: 0.25})
+    remade: list[int] = []
+
+    def remake(rows, x):
+        remade.extend(rows.tolist())
+        np.testing.assert_array_equal(x, latents[rows])
+        return -x
+
+    def corrupt(settings):
+        return corrupt_history(jax.random.key(0), latents, settings, **{part: remake})
+
+    found = corrupt(settings)
+    changed = np.flatnonzero(np.asarray(found != latents).any(axis=(1, 2, 3, 4)))
+    assert len(remade) == 2 and sorted(remade) == changed.tolist()
+    np.testing.assert_array_equal(found[changed], -latents[changed])
+    np.testing.assert_array_equal(corrupt(OFF), latents)
+    slope = jax.grad(
+        lambda x: corrupt_history(
+            jax.random.key(0), x, settings, **{part: lambda rows, x: 3 * x}
+        ).sum()
+    )(latents)
+    assert set(np.unique(slope)) == {0.0, 1.0}, "what is remade is data"
+
+
+def test_a_round_trip_is_what_the_codec_leaves_of_a_picture():
+    codec_params = toy_model.params()["codec"]
+    latents = jnp.asarray(numbers(1, 1, 2, 2, MODEL.codec.channels))
+    found = training.through_codec(codec_params, latents, MODEL, jnp.float32)
+    assert found.shape == latents.shape
+    assert np.abs(found - latents).max() > 0.01
+    # Coarse: an untrained codec is no inverse, but bytes are the same for a while.
+    near = training.through_codec(codec_params, latents + 1e-6, MODEL, jnp.float32)
+    np.testing.assert_array_equal(near, found)
 
 
 def test_history_is_corrupted_for_its_share_of_clips():
@@ -257,7 +315,7 @@ def test_pixel_terms_see_evenly_spaced_frames_of_every_clip(decoded, monkeypatch
     loss = DenoiserLoss(pixel_l1=1.0, decoded=decoded)
 
     def terms(predicted):
-        return training._pixel_terms(
+        return training.pixel_terms(
             data(), jax.random.key(4), predicted, targets, MODEL, loss, jnp.float32
         )
 
@@ -289,6 +347,8 @@ def config_of(stage: str = "diffusion") -> Any:
         ({"styler": "no/such.safetensors"}, "no/such.safetensors"),
         ({"vgg": "no/such.npz"}, "no/such.npz"),
         ({"data": "no/such"}, "no/such"),
+        ({"rollout": {"modes": "lazy/1"}}, "'lazy/1'"),
+        ({"pattern": (0, 1)}, "below 1"),
     ],
 )
 def test_wrong_settings_are_one_line(change, named):
@@ -305,22 +365,28 @@ def test_wrong_settings_are_one_line(change, named):
 
 def test_the_stages_have_the_same_settings():
     diffusion, pixel = config_of().to_dict(), config_of("pixel").to_dict()
-    assert diffusion.keys() == pixel.keys()
+    rollout = config_of("rollout").to_dict()
+    assert diffusion.keys() == pixel.keys() == rollout.keys()
     assert pixel["loss"]["pixel_l1"] > 0 == diffusion["loss"]["pixel_l1"]
+    assert rollout["rollout"]["modes"] and not pixel["rollout"]["modes"]
     with pytest.raises(ValueError, match="'third'"):
         config_of("third")
 
 
 @pytest.mark.slow
-def test_the_script_trains_and_writes(tmp_path):
+def test_the_script_trains_on_roll_outs_and_writes(tmp_path):
     settings = {
         "data": "synthetic",
         "codec": "",
         "model": "test",
         "styles": "sepia,low_light",
         "sizes": "32,",
-        "pattern": "0,",
+        "pattern": "1,",
         "frames": "3",
+        "rollout.modes": "lagged/1",
+        "rollout.frames": "4",
+        "rollout.opening": "0",
+        "rollout.closing": "2",
         "minutes": "0.0",
         "steps": "4",
         "log_every": "2",
@@ -347,7 +413,8 @@ def test_the_script_trains_and_writes(tmp_path):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(trained))
     assert trained["head"]["Dense_0"]["kernel"].any(), "the head has left zero"
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert {"loss", "latent_32", "one_step_32"} <= json.loads(lines[-1]).keys()
+    curves = json.loads(lines[-1]).keys()
+    assert {"loss", "latent_lagged_1_32", "last_lagged_1_32"} <= curves
 
 
 def _init(key, config):

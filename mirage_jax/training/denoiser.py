@@ -6,6 +6,7 @@ store, the teachers' targets, the codec's latents, the prompts' embeddings.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -59,8 +60,6 @@ class ClipBatch:
     Attributes:
       size: height and width in pixels.
       frames: T.
-      real_first: styles of even number see real clips and odd ones photographs under
-        a camera path (or the other way round), so that one clip a style is enough.
       anchor_probability: share of clips whose first frame is an old one.
       source_dropped: share of clips whose source is missing from some frame on.
       draws: how often each clip is used in a step, every time with a wording, flow
@@ -70,7 +69,6 @@ class ClipBatch:
 
     size: int = 512
     frames: int = 8
-    real_first: bool = True
     anchor_probability: float = 0.2
     source_dropped: float = 0.1
     draws: int = 2
@@ -123,29 +121,44 @@ def style_names(
 def _draw_clips(
     data: DenoiserData, key: Array, batch: ClipBatch, styles: tuple[Style, ...]
 ) -> tuple[Float[Array, "s T H W 3"], Bool[Array, " s"]]:
-    """One clip for every style, and whether it opens with an old frame."""
+    """One clip for every style, and whether it opens with an old frame.
+
+    Styles of even number see real clips and odd ones photographs under a camera path,
+    or the other way round, as a coin says: so one clip a style is enough.
+    """
     frames: list[Any] = [None] * len(styles)
     anchored: list[Any] = [None] * len(styles)
     size = (batch.size, batch.size)
-    real = sample_clips if data.store.frames.shape[0] else sample_paths
-    made = sample_paths if data.store.photos.shape[0] else sample_clips
-    for group, sample in enumerate((real, made)):
-        for compares in (False, True):
-            # An old first frame would break effects that compare their frames.
-            anchor = 0.0 if compares else batch.anchor_probability
-            members = [
-                number
-                for number, style in enumerate(styles)
-                if bool(style.history) == compares
-                and (number % 2 == group) == batch.real_first
-            ]
-            if not members:
-                continue
-            group_key = jax.random.fold_in(key, 2 * group + compares)
-            clip = sample(
-                data.store, group_key, len(members), batch.frames, size, anchor
+    kinds = (
+        sample_clips if data.store.frames.shape[0] else sample_paths,
+        sample_paths if data.store.photos.shape[0] else sample_clips,
+    )
+    coin_key, key = jax.random.split(key)
+    coin = jax.random.bernoulli(coin_key)
+    for compares in (False, True):
+        # An old first frame would break effects that compare their frames.
+        anchor = 0.0 if compares else batch.anchor_probability
+        members = [
+            n for n, style in enumerate(styles) if bool(style.history) == compares
+        ]
+        sides = [[n for n in members if n % 2 == parity] for parity in (0, 1)]
+        count = max(map(len, sides))
+        if not count:
+            continue
+        real, made = (
+            sample(
+                data.store,
+                jax.random.fold_in(key, 2 * kind + compares),
+                count,
+                batch.frames,
+                size,
+                anchor,
             )
-            for row, number in enumerate(members):
+            for kind, sample in enumerate(kinds)
+        )
+        for parity, side in enumerate(sides):
+            clip = jax.tree.map(partial(jnp.where, coin ^ bool(parity)), real, made)
+            for row, number in enumerate(side):
                 frames[number], anchored[number] = clip.frames[row], clip.anchored[row]
     return jnp.stack(frames), jnp.stack(anchored)
 
@@ -181,14 +194,15 @@ def _repeat(x: Array, times: int) -> Array:
     return jnp.concatenate([x] * times)
 
 
-def _presence(key: Array, clips: int, batch: ClipBatch) -> Bool[Array, "s T"]:
+def presence(key: Array, clips: int, batch: ClipBatch) -> Bool[Array, "s T"]:
+    """Which frames have a source: in some clips none from a random frame on."""
     coin, where = jax.random.split(key)
     first = jax.random.randint(where, (clips, 1), 1, batch.frames)
     dropped = jax.random.uniform(coin, (clips, 1)) < batch.source_dropped
     return ~(dropped & (jnp.arange(batch.frames)[None] >= first))
 
 
-def _pixel_terms(
+def pixel_terms(
     data: DenoiserData,
     key: Array,
     predicted: Float[Array, "s T h w C"],
@@ -230,6 +244,15 @@ def _pixel_terms(
     return terms
 
 
+def through_codec(
+    params: Params, latents: Float[Array, "n T h w C"], model: ModelConfig, dtype: Any
+) -> Float[Array, "n T h w C"]:
+    """Latents of the pictures that latents become: decoded, as bytes, and encoded."""
+    pictures = codec.decode(params, latents, model.codec, dtype)
+    pictures = jnp.round(jnp.clip(pictures, 0, 1) * 255) / 255
+    return codec.encode(params, pictures, model.codec, dtype)
+
+
 def make_denoiser_loss(
     model: ModelConfig,
     batch: ClipBatch,
@@ -261,11 +284,35 @@ def make_denoiser_loss(
             source_latent, clean = encode(source), encode(target)
         anchored = _repeat(anchored, batch.draws)
         clips = clean.shape[0]
-        present = _presence(keys[2], clips, batch)
+        present = presence(keys[2], clips, batch)
         tau = flow.draw_times(keys[3], clips, batch.frames, loss.mix)
         step_size = flow.draw_step_sizes(keys[4], tau)
-        history = corrupt_history(keys[5], clean, loss.history)
         noise = jax.random.normal(keys[6], clean.shape)
+
+        def own(rows: Array, latents: Array) -> Array:
+            """What a stream of one step with the merged commit would have shown."""
+            zeros = jnp.zeros(latents.shape[:2])
+            return denoise_clip(
+                jax.lax.stop_gradient(params),
+                model,
+                noise[rows],
+                source_latent[rows],
+                present[rows],
+                zeros,
+                zeros + 1,
+                prompt[rows],
+                anchored[rows],
+                dtype=dtype,
+            )
+
+        def round_trip(rows: Array, latents: Array) -> Array:
+            del rows
+            return through_codec(data.codec, latents, model, dtype)
+
+        with jax.named_scope("history"):
+            history = corrupt_history(
+                keys[5], clean, loss.history, own=own, round_trip=round_trip
+            )
         with jax.named_scope("denoise"):
             predicted = denoise_clip(
                 params,
@@ -284,7 +331,7 @@ def make_denoiser_loss(
         weight = weight * jnp.where(present, 1.0, loss.missing_source)
         terms = {"latent": (weight * error).mean()}
         if loss.in_pixels:
-            terms |= _pixel_terms(data, keys[7], predicted, target, model, loss, dtype)
+            terms |= pixel_terms(data, keys[7], predicted, target, model, loss, dtype)
         value = sum(getattr(loss, name) * term for name, term in terms.items())
         at_noise = (tau == 0) & present
         one_step = jnp.where(at_noise, error, 0).sum() / jnp.maximum(at_noise.sum(), 1)

@@ -1,0 +1,267 @@
+"""Self-roll-outs: training on the stream itself, whose history is the model's own.
+
+A batch of streams is opened and `style_latent`, the step that every stream runs, is
+scanned over a clip; what each frame became is compared with the teacher's picture of
+the same frame. So the loss is the error of the stream, in any commit and number of
+steps, and there is no second implementation that could differ from it.
+
+Gradients stay within a frame (truncated backpropagation): K and V of earlier frames are
+data, but those that this frame's passes write, with the lagged commit the clean ones of
+the frame before it among them, are learnt. The frames between the opening and the
+closing ones run without gradients; they are there to let errors build up.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mirage_jax import codec
+from mirage_jax.cache import EMPTY
+from mirage_jax.config import ModelConfig
+from mirage_jax.errors import MirageError
+from mirage_jax.stream import (
+    COMMITS,
+    StreamConfig,
+    StreamState,
+    open_stream,
+    schedule,
+    set_prompt,
+    style_latent,
+)
+from mirage_jax.training.denoiser import (
+    ClipBatch,
+    DenoiserData,
+    DenoiserLoss,
+    pixel_terms,
+    presence,
+    sample_pairs_of_styles,
+)
+from mirage_jax.training.history import HistoryAugmentation, corrupt_history
+from mirage_jax.training.prompts import sample_prompts
+
+
+@dataclasses.dataclass(frozen=True)
+class RollOut:
+    """How streams are unrolled in training; static.
+
+    Attributes:
+      commit, steps: of the streams, see `StreamConfig`.
+      opening, closing: frames at the clip's start and end that are learnt from; those
+        between run without gradients.
+      anchored: share of the streams that keep their first frame as the anchor.
+    """
+
+    commit: str = "lagged"
+    steps: int = 1
+    opening: int = 4
+    closing: int = 8
+    anchored: float = 0.5
+
+    def __post_init__(self):
+        if self.opening < 0 or self.closing < 1:
+            raise MirageError(
+                f"opening={self.opening} closing={self.closing}: a roll-out learns "
+                "from 0 or more opening frames and from 1 or more closing ones"
+            )
+
+    @property
+    def name(self) -> str:
+        return f"{self.commit}_{self.steps}"
+
+
+def parse_mode(mode: str) -> tuple[str, int]:
+    """Commit and steps of a mode such as "lagged/1".
+
+    Raises:
+      MirageError: it is none.
+    """
+    commit, _, steps = mode.partition("/")
+    if commit not in COMMITS or not steps.isdigit():
+        raise MirageError(
+            f"roll-out mode {mode!r}: write COMMIT/STEPS, such as lagged/1, with a "
+            f"commit of {', '.join(COMMITS)}"
+        )
+    return commit, int(steps)
+
+
+def training_stream(
+    rollout: RollOut, size: int, batch: int, dtype: Any
+) -> StreamConfig:
+    """The configuration of the streams that a training step unrolls."""
+    return StreamConfig(
+        size,
+        size,
+        steps=rollout.steps,
+        commit=rollout.commit,
+        batch=batch,
+        anchor=rollout.anchored > 0,
+        hold=0,  # a lost source is a free run at once
+        dtype=jnp.dtype(dtype).name,
+        kernels="xla",  # the others have no gradient, or none of their own
+        linear="xla",
+        unroll=False,
+    )
+
+
+def _advance(
+    params: Any,
+    state: StreamState,
+    frame: tuple[Float[Array, "B h w C"], Bool[Array, " B"], Array],
+    *,
+    model: ModelConfig,
+    stream: StreamConfig,
+    prompt: Float[Array, "B 384"],
+    anchored: Bool[Array, " B"],
+    history: HistoryAugmentation,
+) -> StreamState:
+    """One frame of every stream, differentiable in `params` and in nothing else."""
+    latent, arrived, key = frame
+    weights = {"denoiser": params}
+    # All that came before is data, but for what a stream prepares from its weights.
+    state = jax.lax.stop_gradient(state)
+    state = set_prompt(weights, model, state, prompt)
+    styled = corrupt_history(key, state.styled[:, None], history)[:, 0]
+    state = dataclasses.replace(
+        state, schedule=schedule(params, model, stream), styled=styled
+    )
+    state = style_latent(weights, state, latent, arrived, model=model, stream=stream)
+    age = state.cache.age.at[:, 0].set(
+        jnp.where(anchored, state.cache.age[:, 0], EMPTY)
+    )
+    return dataclasses.replace(state, cache=dataclasses.replace(state.cache, age=age))
+
+
+def roll_out(
+    params: Any,
+    state: StreamState,
+    source: Float[Array, "B T h w C"],
+    arrived: Bool[Array, "B T"],
+    prompt: Float[Array, "B 384"],
+    anchored: Bool[Array, " B"],
+    key: Array,
+    *,
+    model: ModelConfig,
+    stream: StreamConfig,
+    rollout: RollOut,
+    history: HistoryAugmentation,
+) -> Float[Array, "B t h w C"]:
+    """Styled latents of the opening and closing frames, differentiable in `params`.
+
+    Args:
+      params: of the denoiser.
+      state: freshly opened.
+      source: latents of the source frames, at least as many as are learnt from.
+      arrived: which frames have a source.
+      prompt: of each stream.
+      anchored: which streams keep their first frame.
+      key: of the corruption of history.
+    """
+    frames = source.shape[1]
+    middle = frames - rollout.opening - rollout.closing
+    if middle < 0:
+        raise MirageError(
+            f"a roll-out of {frames} frames is too short for opening="
+            f"{rollout.opening} and closing={rollout.closing}"
+        )
+    advance = partial(
+        _advance,
+        model=model,
+        stream=stream,
+        prompt=prompt,
+        anchored=anchored,
+        history=history,
+    )
+
+    # Only the state between two frames is kept for the way back.
+    @jax.checkpoint
+    def learn(params, state, frame):
+        state = advance(params, state, frame)
+        return jax.lax.stop_gradient(state), state.styled
+
+    def watch(state, frame):
+        return advance(jax.lax.stop_gradient(params), state, frame), None
+
+    clip = (source.swapaxes(0, 1), arrived.T, jax.random.split(key, frames))
+
+    def part(start: int, count: int) -> Any:
+        return jax.tree.map(lambda x: x[start : start + count], clip)
+
+    learnt = partial(jax.lax.scan, partial(learn, params))
+    state, opening = learnt(state, part(0, rollout.opening))
+    state, _ = jax.lax.scan(watch, state, part(rollout.opening, middle))
+    _, closing = learnt(state, part(frames - rollout.closing, rollout.closing))
+    return jnp.concatenate([opening, closing]).swapaxes(0, 1)
+
+
+def make_rollout_loss(
+    model: ModelConfig,
+    batch: ClipBatch,
+    loss: DenoiserLoss,
+    rollout: RollOut,
+    dtype: Any = jnp.bfloat16,
+) -> Callable[..., tuple[Array, dict[str, Array]]]:
+    """The error of unrolled streams, as the training loop wants a loss.
+
+    A clip is used once, whatever `batch.draws` says; of `loss` the mix of flow times
+    has no meaning here, and of its history the parts `own` and `round_trip` neither.
+    """
+    # An old first frame would be the frame before the second.
+    batch = dataclasses.replace(batch, anchor_probability=0.0)
+    places = [*range(rollout.opening), *range(-rollout.closing, 0)]
+
+    def run(
+        params: Any, key: Array, data: DenoiserData, step: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        del step
+        keys = jax.random.split(key, 7)
+        embeddings, counts = jnp.asarray(data.embeddings), jnp.asarray(data.counts)
+        prompt = sample_prompts(embeddings, counts, keys[1], loss.prompts)
+        clips = len(prompt)
+        stream = training_stream(rollout, batch.size, clips, dtype)
+        state = open_stream({"denoiser": params}, model, stream, prompt, keys[2])
+        with jax.named_scope("draw"):
+            source, target, _ = sample_pairs_of_styles(data, keys[0], batch)
+            target = target[:, jnp.array(places)]
+
+        def encode(frames: Array) -> Array:
+            latents = codec.encode(data.codec, frames, model.codec, dtype)
+            return jax.lax.stop_gradient(latents)
+
+        with jax.named_scope("encode"):
+            source_latent, clean = encode(source), encode(target)
+        present = presence(keys[3], clips, batch)
+        with jax.named_scope("roll_out"):
+            predicted = roll_out(
+                params,
+                state,
+                source_latent,
+                present,
+                prompt,
+                jax.random.uniform(keys[4], (clips,)) < rollout.anchored,
+                keys[5],
+                model=model,
+                stream=stream,
+                rollout=rollout,
+                history=loss.history,
+            )
+        present = present[:, jnp.array(places)]
+        error = jnp.square(predicted - clean).mean((2, 3, 4))  # [s, t]
+        terms = {
+            "latent": (jnp.where(present, 1.0, loss.missing_source) * error).mean()
+        }
+        if loss.in_pixels:
+            terms |= pixel_terms(data, keys[6], predicted, target, model, loss, dtype)
+        value = sum(getattr(loss, name) * term for name, term in terms.items())
+        seen = jnp.where(present, error, 0).sum(0) / jnp.maximum(present.sum(0), 1)
+        terms |= {"first": seen[0], "last": seen[-1]}
+        metrics = {
+            f"{name}_{rollout.name}_{batch.size}": term for name, term in terms.items()
+        }
+        return jnp.asarray(value), metrics
+
+    return run
