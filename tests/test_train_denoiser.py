@@ -131,7 +131,7 @@ def test_a_style_sees_clips_and_photographs_in_turn():
 def test_styles_are_chosen_by_name():
     assert training.style_names(None, None, STYLES) == STYLES
     assert training.style_names(None, pair_store())[-1] == "mine"
-    assert len(training.style_names(None, None)) == 11
+    assert len(training.style_names(None, None)) == 13
     with pytest.raises(MirageError, match="'sepja'"):
         training.style_names(None, None, ("sepja",))
 

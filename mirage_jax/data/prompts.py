@@ -264,6 +264,38 @@ PROMPTS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
             "the cable is loose, please cover the blackouts",
             "stabilise a stream that keeps cutting out",
         ),
+        "screen_print": (
+            "screen print",
+            "a silk screen print in a few bold inks",
+            "turn my webcam into a pop art poster",
+            "print it in four flat inks on paper",
+            "make it look like a screen printed concert poster",
+            "posterised layers of bright ink",
+            "risograph print",
+            "a limited palette poster, shades become colours",
+            "as if Warhol had printed me",
+            "flat shapes of ink, each brightness its own colour",
+            "gig poster in loud colours",
+            "stencilled layers of coloured ink",
+            "serigraph of the scene",
+            "recolour the picture with a handful of inks",
+        ),
+        "ribbed_glass": (
+            "ribbed glass",
+            "seen through a pane of ribbed glass",
+            "put fluted glass in front of my camera",
+            "make it look as if I stood behind a reeded glass door",
+            "distorted by the ridges of a shower door",
+            "behind corrugated glass",
+            "the picture breaks into stripes of glass",
+            "privacy glass with long grooves",
+            "refracted by glass rods side by side",
+            "blurred silhouette behind a fluted window",
+            "a glass wall with parallel ridges",
+            "textured office glass partition",
+            "split the scene by glass ribs",
+            "lenticular glass stripes over everything",
+        ),
     }
 )
 
@@ -364,6 +396,18 @@ HELD_OUT_PROMPTS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
             "cover up the camera's blackouts",
             "keep the picture when the signal breaks off",
             "fix the dropped frames in my feed",
+        ),
+        "screen_print": (
+            "a poster printed with silk screens",
+            "pop art in flat inks",
+            "make it a serigraphy",
+            "few loud ink colours on paper",
+        ),
+        "ribbed_glass": (
+            "through a fluted glass pane",
+            "as seen behind a ribbed window",
+            "reeded glass effect",
+            "glass ridges distort the picture",
         ),
     }
 )

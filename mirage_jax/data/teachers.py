@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mirage_jax.data import memory_effects
 from mirage_jax.data.styles import PROCEDURAL_STYLES
+from mirage_jax.data.varied_styles import VARIANTS, VARIED_STYLES, Look
 from mirage_jax.errors import MirageError
 from mirage_jax.styler import NEURAL_STYLES, StylerParams, styler_apply
 
@@ -30,19 +31,23 @@ class Style:
 
     Attributes:
       name: the name in tables and file names.
-      kind: "procedural" (a formula), "neural" (a trained style network) or "memory"
-        (an effect that cannot be made from one frame).
+      kind: "procedural" (a formula), "neural" (a trained style network), "memory"
+        (an effect that cannot be made from one frame) or "varied" (a formula with
+        several looks under one prompt, see `varied_styles`).
       history: how many earlier frames a styled frame depends on; 0 for one frame only.
       apply: `(frames, index, key) -> (source, styled)`. Frames are float32
         `[T, H, W, 3]` in [0, 1] and consecutive, `index` int32 `[T]` their absolute
         numbers, `key` the key of the clip. Random corruption of frame t depends on
         the key and `index[t]` alone. Can be jitted and vmapped.
+      look: of a varied style the function of frames and variant, which `apply` draws
+        from the key; None for the others.
     """
 
     name: str
-    kind: Literal["procedural", "neural", "memory"]
+    kind: Literal["procedural", "neural", "memory", "varied"]
     history: int
     apply: Apply
+    look: Look | None = None
 
 
 def _one_frame(look: Callable[[Frames], Frames]) -> Apply:
@@ -53,6 +58,18 @@ def _one_frame(look: Callable[[Frames], Frames]) -> Apply:
     ) -> tuple[Frames, Frames]:
         del index, key
         return frames, look(frames)
+
+    return apply
+
+
+def _of_drawn_variant(look: Look) -> Apply:
+    """The contract of a style around a look whose variant the clip's key chooses."""
+
+    def apply(
+        frames: Frames, index: Int[Array, " T"], key: PRNGKeyArray
+    ) -> tuple[Frames, Frames]:
+        del index
+        return frames, look(frames, jax.random.randint(key, (), 0, VARIANTS))
 
     return apply
 
@@ -76,10 +93,25 @@ _MEMORY = (
         memory_effects.signal_loss,
     ),
 )
+_VARIED = tuple(
+    Style(name, "varied", 0, _of_drawn_variant(look), look)
+    for name, look in VARIED_STYLES.items()
+)
+SHIPPED_NAMES = (
+    *(style.name for style in _PROCEDURAL),
+    *NEURAL_STYLES,
+    *(style.name for style in _MEMORY),
+)
+"""The styles that the shipped weights know."""
+
+
+def trainable_styles(styler_params: StylerParams | None = None) -> tuple[Style, ...]:
+    """The shipped styles, then those that can be trained and are not in the weights."""
+    return shipped_styles(styler_params) + _VARIED
 
 
 def shipped_styles(styler_params: StylerParams | None = None) -> tuple[Style, ...]:
-    """All styles in their fixed order: procedural, neural, memory.
+    """What the shipped weights know, in a fixed order: procedural, neural, memory.
 
     Without `styler_params` (the trained style network's) the neural styles are left
     out: 11 styles instead of 16.
@@ -108,6 +140,26 @@ def find_style(name: str, styles: Iterable[Style]) -> Style:
     if name not in known:
         raise MirageError(f"unknown style {name!r}; choose one of {', '.join(known)}")
     return known[name]
+
+
+def variant_errors(
+    style: Style, source: Frames, styled: Frames
+) -> Float[Array, "T variants"]:
+    """Mean squared error of styled frames against each variant of a style's look.
+
+    The smallest of a row belongs to the variant that the frame is nearest to.
+
+    Raises:
+      MirageError: the style has no variants.
+    """
+    if style.look is None:
+        raise MirageError(
+            f"style {style.name!r} has no variants: choose one of "
+            f"{', '.join(VARIED_STYLES)}"
+        )
+    looks = [style.look(source, jnp.int32(variant)) for variant in range(VARIANTS)]
+    errors = [jnp.square(styled - look).mean((1, 2, 3)) for look in looks]
+    return jnp.stack(errors, axis=-1)
 
 
 @functools.lru_cache(maxsize=32)

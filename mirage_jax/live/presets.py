@@ -1,6 +1,7 @@
 """The styles that the page offers, with a prompt of each."""
 
 from mirage_jax.data.prompts import PROMPTS
+from mirage_jax.data.teachers import SHIPPED_NAMES
 
 _MEMORY = ("low_light", "light_trails", "signal_loss")
 
@@ -19,4 +20,5 @@ def presets() -> list[dict[str, str]]:
             "prompt": wordings[1],
         }
         for name, wordings in PROMPTS.items()
+        if name in SHIPPED_NAMES
     ]

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, UInt8
 from mirage_jax.codec import Params, decode_raw, encode_raw
 from mirage_jax.config import CodecConfig
 from mirage_jax.data.store import FrameStore, sample_clips, sample_paths
-from mirage_jax.data.teachers import Style, find_style, shipped_styles
+from mirage_jax.data.teachers import Style, find_style, trainable_styles
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.metrics import psnr
 from mirage_jax.training.vgg import perceptual_loss
@@ -41,11 +41,11 @@ class CodecData:
     only: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
 
     def styles(self) -> tuple[Style, ...]:
-        """The styles that take part: those named in `only`, or all shipped ones."""
-        shipped = shipped_styles(self.styler)
+        """The styles that take part: those named in `only`, or all with a teacher."""
+        known = trainable_styles(self.styler)
         if not self.only:
-            return shipped
-        return tuple(find_style(name, shipped) for name in self.only)
+            return known
+        return tuple(find_style(name, known) for name in self.only)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,10 +18,12 @@ from mirage_jax import codec, flow
 from mirage_jax.config import ModelConfig
 from mirage_jax.data.pairs import PairStore, sample_pairs
 from mirage_jax.data.store import FrameStore, sample_clips, sample_paths
-from mirage_jax.data.teachers import Style, find_style, shipped_styles
+from mirage_jax.data.teachers import Style, find_style, trainable_styles
+from mirage_jax.data.varied_styles import VARIANTS
 from mirage_jax.denoiser import Params, denoise_clip
 from mirage_jax.training.history import HistoryAugmentation, corrupt_history
 from mirage_jax.training.prompts import PromptAugmentation, sample_prompts
+from mirage_jax.training.variants import name_variant
 from mirage_jax.training.vgg import perceptual_loss
 
 INDEX_RANGE = 4096  # a training clip starts at a frame number below this
@@ -35,12 +37,12 @@ class DenoiserData:
       store: training pictures.
       codec: frozen codec parameters.
       embeddings: prompt embeddings, [styles, m, 384], rows in the order of the styles
-        (shipped ones, then those of `pairs`).
+        (those with a teacher, then those of `pairs`).
       counts: how many embeddings of a row are distinct.
       styler: parameters of the style network.
       vgg: parameters of the perceptual features (pixel stage).
       pairs: the users' own styles.
-      only: names of the shipped styles that take part; empty for all.
+      only: names of the styles with a teacher that take part; empty for all.
     """
 
     store: FrameStore
@@ -105,17 +107,17 @@ class DenoiserLoss:
 
 
 def chosen_styles(styler: Any, only: tuple[str, ...] = ()) -> tuple[Style, ...]:
-    """The shipped styles named in `only`, or all; unknown ones raise `MirageError`."""
-    shipped = shipped_styles(styler)
-    return tuple(find_style(name, shipped) for name in only) if only else shipped
+    """The styles named in `only`, or all; unknown ones raise `MirageError`."""
+    known = trainable_styles(styler)
+    return tuple(find_style(name, known) for name in only) if only else known
 
 
 def style_names(
     styler: Any, pairs: PairStore | None, only: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
     """All styles of a batch, in the order of `DenoiserData.embeddings`."""
-    shipped = tuple(style.name for style in chosen_styles(styler, only))
-    return shipped + (pairs.styles if pairs is not None else ())
+    chosen = tuple(style.name for style in chosen_styles(styler, only))
+    return chosen + (pairs.styles if pairs is not None else ())
 
 
 def _draw_clips(
@@ -164,9 +166,15 @@ def _draw_clips(
 
 
 def sample_pairs_of_styles(
-    data: DenoiserData, key: Array, batch: ClipBatch
+    data: DenoiserData,
+    key: Array,
+    batch: ClipBatch,
+    variants: Int[Array, " s"] | None = None,
 ) -> tuple[Array, Array, Bool[Array, " s"]]:
-    """One (source, styled) clip of every style, float32 [s, T, H, W, 3] in [0, 1]."""
+    """One (source, styled) clip of every style, float32 [s, T, H, W, 3] in [0, 1].
+
+    `variants` are those of the styles that have any; without them they are drawn.
+    """
     styles = chosen_styles(data.styler, data.only)
     draw_key, start_key, effect_key, pair_key = jax.random.split(key, 4)
     frames, anchored = _draw_clips(data, draw_key, batch, styles)
@@ -175,7 +183,11 @@ def sample_pairs_of_styles(
     sources, targets = [], []
     for number, style in enumerate(styles):
         index = starts[number] + jnp.arange(batch.frames, dtype=jnp.int32)
-        source, target = style.apply(frames[number], index, effect_keys[number])
+        if style.look is not None and variants is not None:
+            source = frames[number]
+            target = style.look(source, variants[number])
+        else:
+            source, target = style.apply(frames[number], index, effect_keys[number])
         sources.append(source)
         targets.append(target)
     if data.pairs is not None:
@@ -265,10 +277,13 @@ def make_denoiser_loss(
         params: Params, key: Array, data: DenoiserData, step: Array
     ) -> tuple[Array, dict[str, Array]]:
         del step
-        keys = jax.random.split(key, 8)
-        with jax.named_scope("draw"):
-            source, target, anchored = sample_pairs_of_styles(data, keys[0], batch)
+        keys = jax.random.split(key, 9)
         embeddings, counts = jnp.asarray(data.embeddings), jnp.asarray(data.counts)
+        variants = jax.random.randint(keys[8], counts.shape, 0, VARIANTS)
+        with jax.named_scope("draw"):
+            source, target, anchored = sample_pairs_of_styles(
+                data, keys[0], batch, variants
+            )
         prompt = jnp.concatenate(
             [
                 sample_prompts(embeddings, counts, one_key, loss.prompts)
@@ -288,6 +303,8 @@ def make_denoiser_loss(
         tau = flow.draw_times(keys[3], clips, batch.frames, loss.mix)
         step_size = flow.draw_step_sizes(keys[4], tau)
         noise = jax.random.normal(keys[6], clean.shape)
+        opening = name_variant(noise[:, 0], _repeat(variants, batch.draws))
+        noise = noise.at[:, 0].set(opening)
 
         def own(rows: Array, latents: Array) -> Array:
             """What a stream of one step with the merged commit would have shown."""

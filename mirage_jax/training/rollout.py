@@ -28,6 +28,7 @@ from mirage_jax.stream import (
     COMMITS,
     StreamConfig,
     StreamState,
+    frame_noise,
     open_stream,
     schedule,
     set_prompt,
@@ -43,6 +44,7 @@ from mirage_jax.training.denoiser import (
 )
 from mirage_jax.training.history import HistoryAugmentation, corrupt_history
 from mirage_jax.training.prompts import sample_prompts
+from mirage_jax.training.variants import variant_of_noise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +180,7 @@ def roll_out(
     )
 
     # Only the state between two frames is kept for the way back.
-    @jax.checkpoint
+    @partial(jax.checkpoint, prevent_cse=False)
     def learn(params, state, frame):
         state = advance(params, state, frame)
         return jax.lax.stop_gradient(state), state.styled
@@ -225,7 +227,9 @@ def make_rollout_loss(
         stream = training_stream(rollout, batch.size, clips, dtype)
         state = open_stream({"denoiser": params}, model, stream, prompt, keys[2])
         with jax.named_scope("draw"):
-            source, target, _ = sample_pairs_of_styles(data, keys[0], batch)
+            opening = frame_noise(state, stream, model.codec.channels)
+            variants = variant_of_noise(opening)
+            source, target, _ = sample_pairs_of_styles(data, keys[0], batch, variants)
             target = target[:, jnp.array(places)]
 
         def encode(frames: Array) -> Array:

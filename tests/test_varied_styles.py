@@ -1,0 +1,104 @@
+"""Styles with variants: how they look, and that the opening noise names the variant."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy_model
+from test_styles import halved, scene
+
+from mirage_jax.data.prompts import PROMPTS
+from mirage_jax.data.teachers import (
+    SHIPPED_NAMES,
+    apply_long,
+    find_style,
+    shipped_styles,
+    trainable_styles,
+    variant_errors,
+)
+from mirage_jax.data.varied_styles import VARIANTS, VARIED_STYLES
+from mirage_jax.errors import MirageError
+from mirage_jax.live.presets import presets
+from mirage_jax.styler import init_styler
+from mirage_jax.training.variants import name_variant, variant_of_noise
+
+NAMES = tuple(VARIED_STYLES)
+
+
+@functools.cache
+def looks(name: str, size: int) -> np.ndarray:
+    """All variants of a scene, [variants, size, size, 3]."""
+    look = jax.jit(VARIED_STYLES[name])
+    picture = jnp.asarray(scene(size, size))
+    return np.stack([look(picture, jnp.int32(v)) for v in range(VARIANTS)])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_range_shape_and_sizes(name):
+    large, small = looks(name, 256), looks(name, 128)
+    assert large.shape == (VARIANTS, 256, 256, 3) and large.dtype == np.float32
+    assert np.isfinite(large).all()
+    assert large.min() >= -1e-5 and large.max() <= 1 + 1e-5
+    for one, other in zip(large, small, strict=True):
+        assert np.abs(halved(one) - other).mean() < 0.04
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_variants_are_far_apart_and_a_mean_of_them_is_none(name):
+    variants = looks(name, 128)
+    for one in range(VARIANTS):
+        for other in range(one):
+            error = np.square(variants[one] - variants[other]).mean()
+            assert -10 * np.log10(error) < 27, (one, other)
+    style = find_style(name, trainable_styles())
+    source = jnp.asarray(scene(128, 128))[None].repeat(VARIANTS, axis=0)
+    errors = np.asarray(variant_errors(style, source, jnp.asarray(variants)))
+    assert (errors.argmin(axis=1) == np.arange(VARIANTS)).all()
+    assert np.diag(errors).max() < 1e-9
+    mean = jnp.asarray(variants.mean(axis=0))[None]
+    assert variant_errors(style, source[:1], mean).min() > 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_clip_keeps_its_variant_and_clips_differ(name):
+    style = find_style(name, trainable_styles())
+    frames = np.broadcast_to(scene(64, 64), (3, 64, 64, 3))
+    drawn = set()
+    for seed in range(12):
+        source, styled = apply_long(style, frames, jax.random.key(seed), chunk=2)
+        np.testing.assert_array_equal(source, frames)
+        np.testing.assert_allclose(styled, styled[:1].repeat(3, axis=0), atol=1e-6)
+        drawn.add(np.round(styled[0], 3).tobytes())
+    assert len(drawn) == VARIANTS
+
+
+def test_a_style_of_one_look_has_no_variants():
+    sepia = find_style("sepia", shipped_styles())
+    with pytest.raises(MirageError, match="'sepia'.*screen_print"):
+        variant_errors(sepia, jnp.zeros((1, 8, 8, 3)), jnp.zeros((1, 8, 8, 3)))
+
+
+def test_what_may_be_trained_is_told_from_what_the_weights_know():
+    everything = shipped_styles(init_styler(jax.random.key(0)))
+    assert SHIPPED_NAMES == tuple(style.name for style in everything)
+    trainable = tuple(style.name for style in trainable_styles())
+    assert set(trainable) - set(SHIPPED_NAMES) == set(NAMES)
+    assert set(PROMPTS) == set(SHIPPED_NAMES) | set(NAMES)
+    assert tuple(preset["name"] for preset in presets()) == SHIPPED_NAMES
+
+
+def test_noise_names_each_variant_equally_often_and_stays_normal():
+    cells = toy_model.CELLS
+    noise = jax.random.normal(jax.random.key(0), (4000, *cells))
+    free = np.bincount(variant_of_noise(noise), minlength=VARIANTS) / len(noise)
+    np.testing.assert_allclose(free, 1 / VARIANTS, atol=0.03)
+    variant = jax.random.randint(jax.random.key(1), (4000,), 0, VARIANTS)
+    named = name_variant(noise, variant)
+    np.testing.assert_array_equal(variant_of_noise(named), variant)
+    flat = np.asarray(named).reshape(len(noise), -1)
+    assert np.abs(flat.mean(axis=0)).max() < 0.08
+    assert np.abs(np.cov(flat.T) - np.eye(flat.shape[1])).max() < 0.12
+    again = name_variant(named, variant)
+    np.testing.assert_allclose(again, named, atol=1e-6)
