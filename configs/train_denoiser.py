@@ -2,20 +2,36 @@
 
 `configs/train_denoiser.py` is the diffusion stage; `configs/train_denoiser.py:pixel`
 finetunes what it left in `init` on decoded pictures;
-`configs/train_denoiser.py:rollout` goes on from there on the model's own streams.
+`configs/train_denoiser.py:rollout` goes on from there on the model's own streams, and
+with one of `ABLATIONS` behind it, as in `:rollout_no_history`, leaves one thing out.
 """
+
+from typing import Any
 
 from ml_collections import config_dict
 
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "no_history": {"history.probability": 0.0, "rollout.corrupted": 0.0},
+    "no_rollouts": {"rollout.modes": "", "history.own": 0.0, "pattern": (0,)},
+    "clean_commit": {"rollout.modes": "clean/1,clean/2"},
+    "no_anchor": {"rollout.anchored": 0.0, "anchor_probability": 0.0},
+}
+"""What is left out of the last stage to see what it is good for."""
+
 
 def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
-    """`stage` is "diffusion", "pixel" or "rollout"."""
-    if stage not in ("diffusion", "pixel", "rollout"):
-        raise ValueError(f"{stage=}: choose 'diffusion', 'pixel' or 'rollout'")
+    """`stage` is "diffusion", "pixel", "rollout" or "rollout_" and an ablation."""
+    name, (stage, _, ablation) = stage, stage.partition("_")
+    known = {"": {}, **ABLATIONS} if stage == "rollout" else {"": {}}
+    if stage not in ("diffusion", "pixel", "rollout") or ablation not in known:
+        raise ValueError(
+            f"stage={name!r}: choose 'diffusion', 'pixel' or 'rollout', or one of "
+            f"{', '.join(f'rollout_{ablation}' for ablation in ABLATIONS)}"
+        )
     rollout = stage == "rollout"
     pixel = stage == "pixel" or rollout  # with losses on decoded pictures
-    return config_dict.create(
-        workdir=f"runs/denoiser_{stage}",
+    config = config_dict.create(
+        workdir=f"runs/denoiser_{name}",
         # A folder made by experiments/prepare_data.py, or "synthetic" for a smoke run.
         data="runs/data",
         codec="runs/codec/codec.safetensors",
@@ -90,3 +106,5 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
         checkpoint_every=2000,
         seed=0,
     )
+    config.update_from_flattened_dict(known[ablation])
+    return config

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from typing import Any
@@ -328,13 +329,17 @@ def test_pixel_terms_see_evenly_spaced_frames_of_every_clip(decoded, monkeypatch
         assert set(gaps) == {frames // decoded}
 
 
-def config_of(stage: str = "diffusion") -> Any:
+def config_module() -> Any:
     path = ROOT / "configs" / "train_denoiser.py"
     spec = importlib.util.spec_from_file_location("train_denoiser_config", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(stage)
+    return module
+
+
+def config_of(stage: str = "diffusion") -> Any:
+    return config_module().get_config(stage)
 
 
 @pytest.mark.parametrize(
@@ -369,8 +374,31 @@ def test_the_stages_have_the_same_settings():
     assert diffusion.keys() == pixel.keys() == rollout.keys()
     assert pixel["loss"]["pixel_l1"] > 0 == diffusion["loss"]["pixel_l1"]
     assert rollout["rollout"]["modes"] and not pixel["rollout"]["modes"]
-    with pytest.raises(ValueError, match="'third'"):
-        config_of("third")
+    for wrong in ("third", "rollout_third", "pixel_no_history"):
+        with pytest.raises(ValueError, match=f"'{wrong}'"):
+            config_of(wrong)
+
+
+def test_an_ablation_changes_what_it_says_and_nothing_else():
+    ablations = config_module().ABLATIONS
+    assert set(ablations) == {"no_history", "no_rollouts", "clean_commit", "no_anchor"}
+
+    def flat(config):
+        parts = {
+            f"{part}.{name}": value
+            for part in ("history", "rollout")
+            for name, value in config[part].items()
+        }
+        return config.to_dict() | parts
+
+    script = (ROOT / "scripts" / "train_ablations.sh").read_text()
+    assert set(re.findall(r"rollout_(\w+)", script)) == set(ablations)
+    whole = flat(config_of("rollout"))
+    for name, changes in ablations.items():
+        part = flat(config_of(f"rollout_{name}"))
+        assert part.pop("workdir") == f"runs/denoiser_rollout_{name}"
+        changed = {key for key, value in part.items() if value != whole[key]}
+        assert changed - {"history", "rollout"} == set(changes)
 
 
 @pytest.mark.slow
