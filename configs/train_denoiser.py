@@ -86,7 +86,8 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
             anchored=0.5,  # share of streams with an anchor
             corrupted=0.1,  # share of frames whose history is corrupted
         ),
-        prompts=dict(mix=0.5, noise=1.0),
+        # Share of clips with a strength below 1: in part the source, a shorter prompt.
+        prompts=dict(mix=0.5, noise=1.0, partial=0.1 if rollout else 0.0),
         steps=60_000,
         # 0: by steps, then a killed run goes on exactly.
         minutes=8.0 if rollout else 9.0 if pixel else 10.0,

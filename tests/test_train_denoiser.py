@@ -25,7 +25,8 @@ from mirage_jax.errors import MirageError
 from mirage_jax.flow import NoiseMix
 from mirage_jax.training import denoiser as training
 from mirage_jax.training.denoiser import ClipBatch, DenoiserData, DenoiserLoss
-from mirage_jax.training.history import HistoryAugmentation, corrupt_history
+from mirage_jax.training.history import HistoryAugmentation
+from mirage_jax.training.prompts import PromptAugmentation
 from mirage_jax.weights import load_weights, model_folder
 
 MODEL = toy_model.MODEL
@@ -129,6 +130,16 @@ def test_a_style_sees_clips_and_photographs_in_turn():
     assert set(np.array(bright)[:, 0]) == set(np.array(bright)[:, 1]) == {True, False}
 
 
+def test_a_style_is_applied_in_part_unless_it_repairs_its_source():
+    prompts = PromptAugmentation(partial=1.0)
+    source, target = jnp.zeros((4, 2, 8, 8, 3)), jnp.ones((4, 2, 8, 8, 3))
+    mix = functools.partial(training.mix_with_source, data(with_pairs=True))
+    mixed, strength = mix(jax.random.key(0), source, target, prompts)
+    assert 0 < strength[0] < 1, "sepia is a matter of degree"
+    np.testing.assert_array_equal(strength[1:], 1)  # effects, and the users' style
+    np.testing.assert_allclose(mixed.mean((1, 2, 3, 4)), strength, rtol=1e-5)
+
+
 def test_styles_are_chosen_by_name():
     assert training.style_names(None, None, STYLES) == STYLES
     assert training.style_names(None, pair_store())[-1] == "mine"
@@ -148,106 +159,6 @@ def test_sources_are_only_lost_at_the_end_of_a_clip():
     assert set(lost) == set(range(BATCH.frames))
     never = dataclasses.replace(BATCH, source_dropped=0.0)
     assert training.presence(jax.random.key(0), 64, never).all()
-
-
-def numbers(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
-
-def corrupted(key: jax.Array, latents: np.ndarray, history: HistoryAugmentation) -> Any:
-    """All strengths are operands, so that one program serves every setting."""
-    strengths = {name: jnp.float32(getattr(history, name)) for name in STRENGTHS}
-    return history_program(latents.shape)(key, jnp.asarray(latents), strengths)
-
-
-@functools.cache
-def history_program(shape: tuple[int, ...]) -> Any:
-    def run(key, latents, strengths):
-        settings = HistoryAugmentation(**strengths, round_trip=0.0, own=0.0)
-        return corrupt_history(key, latents, settings)
-
-    strengths = {name: jnp.float32(0) for name in STRENGTHS}
-    return compiled(run, jax.random.key(0), jnp.zeros(shape), strengths)
-
-
-STRENGTHS = ("probability", "gain", "shift", "blur", "noise", "repeat", "drop")
-OFF = HistoryAugmentation(1.0, *[0.0] * (len(dataclasses.fields(CLEAN)) - 1))
-
-
-@pytest.mark.parametrize("settings", [CLEAN, OFF], ids=["no_clip", "no_part"])
-def test_history_without_corruption_is_left_alone(settings):
-    latents = numbers(3, 4, 4, 4, 8)
-    found = corrupted(jax.random.key(1), latents, settings)
-    np.testing.assert_array_equal(found, latents)
-
-
-@pytest.mark.parametrize("part", ["gain", "shift", "blur", "noise", "repeat", "drop"])
-def test_each_part_corrupts_history_in_its_own_way(part):
-    latents = numbers(3, 4, 4, 4, 8)
-    settings = dataclasses.replace(OFF, **{part: getattr(DIRTY, part)})
-    found = np.asarray(corrupted(jax.random.key(5), latents, settings))
-    change = found - np.asarray(latents)
-    assert np.isfinite(found).all() and np.abs(change).max() > 1e-3
-    if part == "gain":
-        ratio = (found / np.asarray(latents)).reshape(3, -1)
-        np.testing.assert_allclose(ratio, ratio[:, :1].repeat(ratio.shape[1], 1), 1e-3)
-    if part == "shift":
-        np.testing.assert_allclose(change, change[:, :1, :1, :1] + 0 * change, 0, 1e-5)
-    if part == "blur":
-        assert found.std() < latents.std()
-    if part == "repeat":
-        before = np.asarray(latents)[:, [0, 0, 1, 2]]
-        kept = (found == np.asarray(latents)).all(axis=(2, 3, 4))
-        repeated = (found == before).all(axis=(2, 3, 4))
-        assert (kept | repeated).all() and not kept.all()
-    if part == "drop":
-        kept = (found == np.asarray(latents)).all(axis=(2, 3, 4))
-        assert (kept | (found == 0).all(axis=(2, 3, 4))).all() and not kept.all()
-
-
-@pytest.mark.parametrize("part", ["own", "round_trip"])
-def test_a_share_of_the_clips_is_made_anew(part):
-    latents = jnp.asarray(numbers(8, 4, 2, 2, 8))
-    settings = dataclasses.replace(OFF, **{part: 0.25})
-    remade: list[int] = []
-
-    def remake(rows, x):
-        remade.extend(rows.tolist())
-        np.testing.assert_array_equal(x, latents[rows])
-        return -x
-
-    def corrupt(settings):
-        return corrupt_history(jax.random.key(0), latents, settings, **{part: remake})
-
-    found = corrupt(settings)
-    changed = np.flatnonzero(np.asarray(found != latents).any(axis=(1, 2, 3, 4)))
-    assert len(remade) == 2 and sorted(remade) == changed.tolist()
-    np.testing.assert_array_equal(found[changed], -latents[changed])
-    np.testing.assert_array_equal(corrupt(OFF), latents)
-    slope = jax.grad(
-        lambda x: corrupt_history(
-            jax.random.key(0), x, settings, **{part: lambda rows, x: 3 * x}
-        ).sum()
-    )(latents)
-    assert set(np.unique(slope)) == {0.0, 1.0}, "what is remade is data"
-
-
-def test_a_round_trip_is_what_the_codec_leaves_of_a_picture():
-    codec_params = toy_model.params()["codec"]
-    latents = jnp.asarray(numbers(1, 1, 2, 2, MODEL.codec.channels))
-    found = training.through_codec(codec_params, latents, MODEL, jnp.float32)
-    assert found.shape == latents.shape
-    assert np.abs(found - latents).max() > 0.01
-    # Coarse: an untrained codec is no inverse, but bytes are the same for a while.
-    near = training.through_codec(codec_params, latents + 1e-6, MODEL, jnp.float32)
-    np.testing.assert_array_equal(near, found)
-
-
-def test_history_is_corrupted_for_its_share_of_clips():
-    latents = numbers(400, 2, 2, 2, 3)
-    found = corrupted(jax.random.key(1), latents, HistoryAugmentation(0.5))
-    changed = np.asarray(found != latents).any(axis=(1, 2, 3, 4))
-    assert changed.mean() == pytest.approx(0.5, abs=0.08)
 
 
 def test_targets_stay_clean_when_history_does_not(monkeypatch):

@@ -38,6 +38,7 @@ from mirage_jax.training.denoiser import (
     ClipBatch,
     DenoiserData,
     DenoiserLoss,
+    mix_with_source,
     pixel_terms,
     presence,
     sample_pairs_of_styles,
@@ -220,17 +221,22 @@ def make_rollout_loss(
         params: Any, key: Array, data: DenoiserData, step: Array
     ) -> tuple[Array, dict[str, Array]]:
         del step
-        keys = jax.random.split(key, 7)
+        keys = jax.random.split(key, 8)
         embeddings, counts = jnp.asarray(data.embeddings), jnp.asarray(data.counts)
         prompt = sample_prompts(embeddings, counts, keys[1], loss.prompts)
         clips = len(prompt)
         stream = training_stream(rollout, batch.size, clips, dtype)
+        # For the noise of its first frame; every frame writes its prompt anew.
         state = open_stream({"denoiser": params}, model, stream, prompt, keys[2])
         with jax.named_scope("draw"):
             opening = frame_noise(state, stream, model.codec.channels)
             variants = variant_of_noise(opening)
             source, target, _ = sample_pairs_of_styles(data, keys[0], batch, variants)
-            target = target[:, jnp.array(places)]
+            learnt = jnp.array(places)
+            target, strength = mix_with_source(
+                data, keys[7], source[:, learnt], target[:, learnt], loss.prompts
+            )
+            prompt = strength[:, None] * prompt
 
         def encode(frames: Array) -> Array:
             latents = codec.encode(data.codec, frames, model.codec, dtype)
@@ -253,7 +259,7 @@ def make_rollout_loss(
                 rollout=rollout,
                 history=loss.history,
             )
-        present = present[:, jnp.array(places)]
+        present = present[:, learnt]
         error = jnp.square(predicted - clean).mean((2, 3, 4))  # [s, t]
         terms = {
             "latent": (jnp.where(present, 1.0, loss.missing_source) * error).mean()
