@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # The whole recipe of the default model, in order: style network, codec, denoiser
-# (diffusion, then pixels), export, evaluation. Each stage goes on where it stopped.
+# (diffusion, pixels, roll-outs), export, evaluation. Each stage goes on where it stopped.
 #
 #   scripts/train_default.sh DATA VGG PAINTINGS HELD_OUT [RUNS]
 #
 # DATA: folder of experiments/prepare_data.py; VGG: HED's VGG16 weights (.npz);
 # PAINTINGS: folder of paintings; HELD_OUT: folder of clips never trained on.
-# Minutes of the stages on one GPU: STYLER, CODEC, DIFFUSION, PIXEL. PYTHON: the
-# interpreter.
+# Minutes of the stages on one GPU: STYLER, CODEC, DIFFUSION, PIXEL, and ROLLOUT, which
+# is left out unless it is given, as the shipped weights were made without it. PYTHON:
+# the interpreter.
 set -euo pipefail
 if [ $# -lt 4 ]; then
   echo "usage: $0 DATA VGG PAINTINGS HELD_OUT [RUNS]" >&2
@@ -23,6 +24,7 @@ styler=$runs/styler/styler.safetensors
 codec=$runs/codec/codec.safetensors
 diffusion=$runs/denoiser_diffusion/denoiser.safetensors
 pixel=$runs/denoiser_pixel/denoiser.safetensors
+last=$pixel
 
 "$python" -m experiments.train_styler --config=configs/train_styler.py \
   --config.data="$data" --config.paintings="$paintings" --config.vgg="$vgg" \
@@ -39,7 +41,14 @@ pixel=$runs/denoiser_pixel/denoiser.safetensors
   --config.data="$data" --config.codec="$codec" --config.styler="$styler" \
   --config.vgg="$vgg" --config.init="$diffusion" \
   --config.workdir="$runs/denoiser_pixel" --config.minutes="${PIXEL:-9.0}"
-"$python" -m experiments.export_model --codec="$codec" --denoiser="$pixel" \
+if [ -n "${ROLLOUT:-}" ]; then
+  last=$runs/denoiser_rollout/denoiser.safetensors
+  "$python" -m experiments.train_denoiser --config=configs/train_denoiser.py:rollout \
+    --config.data="$data" --config.codec="$codec" --config.styler="$styler" \
+    --config.vgg="$vgg" --config.init="$pixel" \
+    --config.workdir="$runs/denoiser_rollout" --config.minutes="$ROLLOUT"
+fi
+"$python" -m experiments.export_model --codec="$codec" --denoiser="$last" \
   --styler="$styler" --out="$runs/model"
 "$python" -m experiments.evaluate --model="$runs/model" --clips="$held_out" \
   --styler="$runs/model/styler.safetensors" --out="$runs/quality.json" \
