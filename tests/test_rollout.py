@@ -162,6 +162,7 @@ def data() -> DenoiserData:
     )
 
 
+@pytest.mark.slow
 def test_a_few_steps_on_one_batch_lower_the_error_of_the_stream():
     loss = DenoiserLoss(pixel_l1=0.5, decoded=2)
     rollout = RollOut("lagged", 1, opening=0, closing=2)
