@@ -1,7 +1,7 @@
 """Times of calls from the host: such that wait for their result, and such that do not.
 
 A call takes what the calls before it left (weights aside) and gives what the next one
-takes, and a result: `carry -> (carry, result)`.
+takes, and a result.
 """
 
 import dataclasses
@@ -13,7 +13,24 @@ import jax
 import numpy as np
 
 WARM_UP = 10  # calls before those that count
-Call = Callable[[Any], tuple[Any, Any]]
+
+
+def _nothing(count: int) -> None:
+    del count
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """What is timed.
+
+    Attributes:
+      run: carry -> (carry, result).
+      ready: called before the clock starts, with the number of calls that follow: puts
+        what those use up on the device.
+    """
+
+    run: Callable[[Any], tuple[Any, Any]]
+    ready: Callable[[int], None] = _nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +67,15 @@ def waited_calls(call: Call, carry: Any, count: int) -> tuple[list[float], Any]:
 
     Also what the last one left.
     """
+    call.ready(WARM_UP)
     for _ in range(WARM_UP):
-        carry, result = call(carry)
+        carry, result = call.run(carry)
     jax.block_until_ready(result)
     times = []
     for _ in range(count):
+        call.ready(1)
         begin = time.perf_counter()
-        carry, result = call(carry)
+        carry, result = call.run(carry)
         jax.block_until_ready(result)
         times.append(1e3 * (time.perf_counter() - begin))
     return times, carry
@@ -67,9 +86,10 @@ def back_to_back(call: Call, carry: Any, count: int) -> tuple[float, Any]:
 
     It begins with an idle device, and ends with one.
     """
+    call.ready(count)
     jax.block_until_ready(carry)
     begin = time.perf_counter()
     for _ in range(count):
-        carry, result = call(carry)
+        carry, result = call.run(carry)
     jax.block_until_ready((carry, result))
     return 1e3 * (time.perf_counter() - begin) / count, carry

@@ -11,7 +11,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments import first_frame, named_model, starts
-from experiments.call_timing import WARM_UP
+from experiments.call_timing import WARM_UP, Call
 from experiments.frame_report import frame_results, most_error
 from experiments.frame_timing import (
     double_buffered,
@@ -51,7 +51,7 @@ def test_programs_have_their_turn_in_every_round():
             turns.append(name)
             return carry, jnp.zeros(())
 
-        return call, 0
+        return Call(call), 0
 
     found = rounds_of({"a": program("a"), "b": program("b")}, rounds=2, count=3)
     assert turns == (["a"] * 3 + ["b"] * 3) * 3  # one round warms up
