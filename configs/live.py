@@ -42,6 +42,17 @@ def get_config() -> config_dict.ConfigDict:
     c.key = ""
     # Open the page in a browser.
     c.browser = True
+    # A stream of the server's own, which takes a seat and needs no page: "pattern",
+    # "camera:0", "screen:640x480+0+0", an address (rtsp://, http://) or a video file.
+    # The server ends with it, or after so many seconds of it; 0: not before.
+    c.source = ""
+    c.source_seconds = 0.0
+    # Where the styled pictures go besides pages: of the server's own stream, else of
+    # the first client that is there. A file (.mp4 or .mkv; an older one stays), an
+    # address (rtmp://, srt://, udp://), and a camera that other programs can choose.
+    c.record = ""
+    c.push = ""
+    c.virtual_camera = False
     # A frame that waited longer for the device is skipped.
     c.deadline_ms = 200.0
     # A frame waits so long for those of other clients, to be styled together.
@@ -49,7 +60,7 @@ def get_config() -> config_dict.ConfigDict:
     # A client that sends no frame for so long is closed, or that stays so long; 0: no.
     c.idle_seconds = 60.0
     c.session_seconds = 0.0
-    # Limits of what a client may send, and of open connections.
+    # Limits of what a client may send, and of open connections, viewers among them.
     c.connections = 16
     c.frame_bytes = 2 << 20
     c.frame_pixels = 1920 * 1080

@@ -73,6 +73,19 @@ class Reset:
 
 
 @dataclasses.dataclass(frozen=True)
+class Share:
+    """Others may watch this stream from now on; empty fields: no longer.
+
+    Attributes:
+      stream: the id, part of the address.
+      key: what viewers must show, chosen at random by the client.
+    """
+
+    stream: str
+    key: str
+
+
+@dataclasses.dataclass(frozen=True)
 class State:
     """What the server does with this client.
 
@@ -127,7 +140,7 @@ class Statistics:
     seats: int
 
 
-FromClient = Hello | SourcePicture | Prompt | Style | Reset
+FromClient = Hello | SourcePicture | Prompt | Style | Reset | Share
 FromServer = State | StyledPicture | Statistics
 _KINDS: dict[int, type] = {
     0x01: Hello,
@@ -135,6 +148,7 @@ _KINDS: dict[int, type] = {
     0x03: Prompt,
     0x04: Style,
     0x05: Reset,
+    0x06: Share,
     0x11: State,
     0x12: StyledPicture,
     0x13: Statistics,

@@ -37,6 +37,11 @@ class LiveSettings:
     certificate: str
     key: str
     browser: bool
+    source: str
+    source_seconds: float
+    record: str
+    push: str
+    virtual_camera: bool
     deadline_ms: float
     gather_ms: float
     idle_seconds: float
@@ -58,6 +63,7 @@ class LiveSettings:
             "seats": (1, 64),
             "cpu_seats": (1, 64),
             "port": (0, 65535),
+            "source_seconds": (0, 10**7),
             "deadline_ms": (1, 10_000),
             "gather_ms": (0, 1000),
             "idle_seconds": (1, 86_400),
