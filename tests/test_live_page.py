@@ -170,6 +170,33 @@ def test_a_reset_is_taken_and_frames_go_on(tab):
     assert not tab.heard(State, before)
 
 
+def test_the_bare_page_shows_the_stream_and_nothing_else(tab, context):
+    tab.page.click("summary")
+    tab.page.check("#share")
+    address = tab.page.input_value("#view-address")
+    tab.page.click("button:text-is('Thermal')")
+    tab.next_pictures(12)
+    page = context.new_page()
+    page.set_viewport_size({"width": 4 * SIDE, "height": 4 * SIDE})
+    page.goto(address)
+    page.locator("#picture").wait_for()
+    before = len(tab.messages)
+    tab.next_pictures(2)
+    shown = shrunk(page.screenshot())
+    assert shown.shape == (SIDE, SIDE, 3)
+    assert max(psnr(shown, one) for one in tab.pictures(2, before)) > 18
+    assert page.evaluate("document.body.innerText") == ""
+    # Whoever stops sharing is not seen any longer; who shares again is found again.
+    tab.page.uncheck("#share")
+    page.locator("#picture").wait_for(state="hidden")
+    tab.page.check("#share")
+    assert tab.page.input_value("#view-address") == address
+    page.locator("#picture").wait_for()
+    page.close()
+    tab.page.uncheck("#share")
+    tab.page.click("summary")
+
+
 def test_nothing_comes_from_elsewhere(tab, server, context):
     port = server.url.rpartition(":")[2]
     own = re.compile(rf"(blob:http|http|ws)://127\.0\.0\.1:{port}")

@@ -2,6 +2,7 @@
 
 import { Connection } from "./connection.js";
 import { encode, encodePicture } from "./protocol.js";
+import { Share } from "./share.js";
 import { Source, cameraHelp, cameras, everyFrame } from "./source.js";
 import { Recorder, Stage, download } from "./stage.js";
 
@@ -46,6 +47,8 @@ const connection = new Connection(takeToken(), {
   statistics: showStatistics,
 });
 
+const share = new Share(connection);
+
 /** The token of the address or of this tab's past; the address keeps none. */
 function takeToken() {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
@@ -71,6 +74,7 @@ function showState(name, detail, message) {
     for (const bitmap of waiting.values()) bitmap.close();
     waiting.clear();
     if (wish) connection.send(wish);
+    share.tell(false);
   }
   clearInterval(clock);
   const since = performance.now();
