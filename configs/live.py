@@ -37,6 +37,10 @@ def get_config() -> config_dict.ConfigDict:
     c.port = 8765
     # More names, comma-separated, by which browsers may call this machine.
     c.names = ""
+    # How pages send and get pictures: "websocket" (a JPEG of every frame), "webrtc"
+    # (video, with a WebSocket where that finds no way), or "auto": WebRTC for other
+    # machines, where aiortc is installed.
+    c.transport = "auto"
     # PEM files; without them one is made and kept, where TLS is needed.
     c.certificate = ""
     c.key = ""

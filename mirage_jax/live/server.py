@@ -19,6 +19,7 @@ from aiohttp import WSCloseCode, web
 import mirage_jax
 from mirage_jax.errors import MirageError
 from mirage_jax.live.access import Access, content_policy
+from mirage_jax.live.calls import Calls
 from mirage_jax.live.engine import Engine
 from mirage_jax.live.metrics import CONTENT_TYPE, metrics_text
 from mirage_jax.live.outputs import Outputs
@@ -84,6 +85,7 @@ class LiveServer:
             outputs or Outputs(),
             SharedStreams(self._pictures, settings.jpeg_quality),
         )
+        self._calls = Calls(self._service)
 
     def app(self) -> web.Application:
         """The routes."""
@@ -91,6 +93,8 @@ class LiveServer:
         app.on_response_prepare.append(self._add_headers)
         app.router.add_get("/ws", self._stream)
         Watching(self._service).add_routes(app)
+        if self._settings.transport != "websocket":
+            self._calls.add_routes(app)
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/styles.json", self._list_styles)
@@ -182,9 +186,10 @@ class LiveServer:
         await loop.run_in_executor(None, self._service.outputs.close)
         self._service.shared.close()
         for _ in range(20):
-            if not self._sockets:
+            if not self._sockets and not self._calls.open:
                 return
             await asyncio.sleep(0.05)
+        await self._calls.close()
         for socket in list(self._sockets):
             await socket.close(code=WSCloseCode.GOING_AWAY)
 
@@ -246,7 +251,11 @@ class LiveServer:
 
     async def _list_styles(self, request: web.Request) -> web.Response:
         return web.json_response(
-            {"prompt": self._settings.prompt, "styles": self._styles}
+            {
+                "prompt": self._settings.prompt,
+                "styles": self._styles,
+                "transport": self._settings.offered_transport,
+            }
         )
 
 

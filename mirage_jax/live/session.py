@@ -34,7 +34,6 @@ from mirage_jax.live.shared import SharedStream, ShareError
 from mirage_jax.video.frame_size import fit_frame
 
 _LOG = logging.getLogger(__name__)
-_HELLO_SECONDS = 5.0
 _SEND_SECONDS = 10.0  # a client that takes no bytes for so long is gone
 _STATISTICS_SECONDS = 1.0
 
@@ -53,6 +52,8 @@ class Session(abc.ABC, Generic[Picture]):
 
     A transport says how messages and pictures come and go.
     """
+
+    hello_seconds = 5.0
 
     def __init__(self, service: Service):
         self._service = service
@@ -156,7 +157,7 @@ class Session(abc.ABC, Generic[Picture]):
     async def _greet(self) -> bool:
         """Takes the hello and a seat; False if there is none."""
         try:
-            async with asyncio.timeout(_HELLO_SECONDS):
+            async with asyncio.timeout(self.hello_seconds):
                 hello = await self._next_message()
         except TimeoutError:
             raise ProtocolError("no hello came") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -14,6 +15,13 @@ from mirage_jax.ranges import check_ranges
 from mirage_jax.stream import StreamConfig
 from mirage_jax.text import check_prompt
 from mirage_jax.video.frame_size import check_fit, parse_size
+
+TRANSPORTS = ("auto", "webrtc", "websocket")
+
+
+def webrtc_installed() -> bool:
+    """Whether this environment has aiortc."""
+    return importlib.util.find_spec("aiortc") is not None
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class LiveSettings:
     host: str
     port: int
     names: str
+    transport: str
     certificate: str
     key: str
     browser: bool
@@ -58,6 +67,15 @@ class LiveSettings:
         parse_size(self.size)
         parse_size(self.cpu_size)
         check_prompt(self.prompt)
+        if self.transport not in TRANSPORTS:
+            raise MirageError(
+                f"transport {self.transport!r} is unknown: choose one of "
+                f"{', '.join(TRANSPORTS)}"
+            )
+        if self.transport == "webrtc" and not webrtc_installed():
+            raise MirageError(
+                "transport webrtc needs aiortc: pip install aiortc, or take auto"
+            )
         ranges = {
             "seed": (0, 2**32 - 1),
             "seats": (1, 64),
@@ -103,6 +121,13 @@ class LiveSettings:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def offered_transport(self) -> str:
+        """What a page takes: on this machine nothing is gained by WebRTC."""
+        if self.transport != "auto":
+            return self.transport
+        return "webrtc" if webrtc_installed() and not self.loopback else "websocket"
 
     def stream(self, platform: str) -> StreamConfig:
         """The streams' configuration on a device of this platform."""
