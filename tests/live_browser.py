@@ -56,6 +56,7 @@ class Server:
                 "main.py",
                 "--config=configs/live.py",
                 f"--config.cpu_size={SIDE}",
+                "--config.cpu_seats=2",
                 f"--config.port={port}",
                 "--config.browser=False",
                 # The test decides when a frame is too old, not a busy machine.
@@ -141,8 +142,8 @@ class Tab:
       requests: addresses of all of the browser's.
     """
 
-    def __init__(self, context, url):
-        self.page = context.pages[0]
+    def __init__(self, context, url, page=None):
+        self.page = page or context.pages[0]
         self.page.set_default_timeout(PATIENCE)
         self.messages: list[Any] = []
         self.complaints: list[str] = []

@@ -12,7 +12,8 @@ from live_browser import SIDE, Server, Tab, launch, missing, psnr, shrunk
 from PIL import Image
 
 from mirage_jax.data import styles
-from mirage_jax.live.protocol import Prompt, Reset, State, Style
+from mirage_jax.live.protocol import Prompt, Reset, State, Style, StyledPicture
+from mirage_jax.live.settings import webrtc_installed
 
 pytestmark = [
     pytest.mark.browser,
@@ -195,6 +196,34 @@ def test_the_bare_page_shows_the_stream_and_nothing_else(tab, context):
     page.close()
     tab.page.uncheck("#share")
     tab.page.click("summary")
+
+
+WITHOUT_A_WAY = (
+    "RTCPeerConnection.prototype.setRemoteDescription = () => Promise.reject()"
+)
+
+
+@pytest.mark.skipif(not webrtc_installed(), reason="needs aiortc: pip install aiortc")
+@pytest.mark.parametrize("way", [True, False])
+def test_pictures_come_by_webrtc_and_without_a_way_by_websocket(server, context, way):
+    page = context.new_page()
+    if not way:
+        page.add_init_script(WITHOUT_A_WAY)
+    tab = Tab(context, f"{server.url}?transport=webrtc", page)
+    page.click("#start")
+    tab.shown("Live")
+    page.keyboard.press("2")
+    page.click("button:text-is('Thermal')")
+    tab.until(lambda: tab.canvas().shape == (SIDE, 2 * SIDE, 3))
+    tab.until(lambda: closest(*halves(tab))[0] == "thermal")
+    video = page.evaluate("document.getElementById('remote').videoWidth")
+    if way:
+        assert (video, tab.messages) == (SIDE, [])
+    else:
+        assert video == 0
+        assert tab.heard(StyledPicture)
+    assert not tab.complaints
+    page.close()
 
 
 def test_nothing_comes_from_elsewhere(tab, server, context):

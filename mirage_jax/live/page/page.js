@@ -45,6 +45,8 @@ const connection = new Connection(takeToken(), {
   state: showState,
   picture: showPicture,
   statistics: showStatistics,
+  video: (stream) => playVideo(stream),
+  track: () => grabbed(),
 });
 
 const share = new Share(connection);
@@ -54,7 +56,7 @@ function takeToken() {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
   if (given) {
     sessionStorage.setItem("token", given);
-    history.replaceState(null, "", location.pathname);
+    history.replaceState(null, "", location.pathname + location.search);
   }
   return sessionStorage.getItem("token") ?? "";
 }
@@ -115,6 +117,7 @@ async function send(captured) {
     stage.show(await createImageBitmap(picture()), null);
     return;
   }
+  if (connection.video) return picture(); // a track of the canvas carries it
   const now = performance.now();
   const onTheWay = sequence - answered;
   const waited = now - answeredAt;
@@ -170,6 +173,27 @@ async function showPicture(message) {
   showBadge(message.styled);
 }
 
+// By WebRTC: the canvas is the camera, and a <video> has the result.
+
+function grabbed() {
+  grab.getContext("2d", { alpha: false });
+  return grab.captureStream(30).getVideoTracks()[0];
+}
+
+function playVideo(stream) {
+  $("remote").srcObject = stream;
+  $("remote").play();
+  latency = 0; // video has no time stamps of ours
+}
+
+everyFrame($("remote"), async () => {
+  if (!connection.video || !connection.ready) return;
+  // The source is the newest one: its own is a moment older.
+  const [before, styled] = await Promise.all([createImageBitmap(grab), createImageBitmap($("remote"))]);
+  stage.show(before, styled);
+  showBadge(state === "ready");
+});
+
 function showBadge(styled) {
   $("badge").hidden = styled && !recorder.active;
   $("badge").textContent = recorder.active ? "Recording" : "Not restyled yet";
@@ -210,9 +234,10 @@ function askForSource(help) {
   $("welcome").hidden = false;
 }
 
-function begin(camera) {
+async function begin(camera) {
   $("welcome").hidden = true;
   setMirror(camera);
+  await listed;
   if (state === "idle" || state === "ended") connection.open();
 }
 
@@ -269,7 +294,9 @@ function press(button) {
 }
 
 async function listStyles() {
-  const { prompt, styles } = await (await fetch("styles.json")).json();
+  const { prompt, styles, transport } = await (await fetch("styles.json")).json();
+  const wanted = new URLSearchParams(location.search).get("transport") ?? transport;
+  connection.webrtc = wanted === "webrtc" && "RTCPeerConnection" in window;
   $("prompt").value = prompt;
   for (const [group, title] of [["style", "Styles"], ["effect", "Effects with memory"]]) {
     const heading = Object.assign(document.createElement("h2"), { textContent: title });
@@ -352,5 +379,6 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-listStyles();
+addEventListener("pagehide", () => connection.close()); // or its seat stays taken a while
+const listed = listStyles().catch(() => {}); // a server that is gone is met again later
 listSources();
