@@ -76,8 +76,10 @@ class Viewer:
 
 
 @contextlib.asynccontextmanager
-async def running(token="", secure=None, seats=2, stop=None, outputs=None, **changes):
-    device = FakeDevice(seats)
+async def running(
+    token="", secure=None, seats=2, stop=None, outputs=None, side=SIDE, **changes
+):
+    device = FakeDevice(seats, side=side)
     configured = settings(**changes)
     engine = Engine(device, configured.limits())
     server = LiveServer(configured, engine, Access(token), embed, secure, outputs)

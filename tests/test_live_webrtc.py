@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fractions
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from mirage_jax.live.protocol import (
     encode,
 )
 
-aiortc = pytest.importorskip("aiortc")
+aiortc: Any = pytest.importorskip("aiortc")
 
 from av.video.frame import VideoFrame  # noqa: E402
 
@@ -48,9 +49,9 @@ class Peer:
 
     def __init__(self, connection, channel):
         self.connection, self.channel = connection, channel
-        self.messages = asyncio.Queue()
+        self.messages: asyncio.Queue[bytes] = asyncio.Queue()
         self.opened = asyncio.Event()
-        self.track = None
+        self.track: Any = None
         channel.on("open", self.opened.set)
         channel.on("message", lambda data: self.messages.put_nowait(data))
         connection.on("track", lambda track: setattr(self, "track", track))

@@ -5,6 +5,7 @@ import socket
 import sys
 import threading
 import types
+from typing import Any
 
 import av
 import numpy as np
@@ -138,7 +139,7 @@ def test_a_virtual_camera_gets_the_pictures(monkeypatch):
     with pytest.raises(MirageError, match="pip install pyvirtualcam"):
         sink_openers(SIDE, SIDE, "", "", True)
     monkeypatch.undo()
-    sent = []
+    sent: list[Any] = []
 
     class Camera:
         def __init__(self, width, height, fps, fmt):
@@ -201,7 +202,7 @@ def test_a_slow_sink_gets_the_newest_and_holds_nobody_up():
 
 
 def test_a_broken_sink_is_opened_again():
-    sinks = []
+    sinks: list[Any] = []
 
     def opened():
         if len(sinks) == 1:

@@ -45,8 +45,9 @@ class Calls:
             )
         if service.full:
             raise web.HTTPServiceUnavailable(text="too many connections\n")
-        if (request.content_length or 0) > _OFFER_BYTES:
-            raise web.HTTPRequestEntityTooLarge(_OFFER_BYTES, request.content_length)
+        length = request.content_length or 0
+        if length > _OFFER_BYTES:
+            raise web.HTTPRequestEntityTooLarge(_OFFER_BYTES, length)
         offer = (await request.content.read(_OFFER_BYTES)).decode("utf-8", "replace")
         service.wire.connections += 1
         session = PeerSession(service)

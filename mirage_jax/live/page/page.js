@@ -380,5 +380,6 @@ document.addEventListener("keydown", (event) => {
 });
 
 addEventListener("pagehide", () => connection.close()); // or its seat stays taken a while
+addEventListener("pageshow", (event) => event.persisted && state !== "idle" && connection.open());
 const listed = listStyles().catch(() => {}); // a server that is gone is met again later
 listSources();
