@@ -5,8 +5,8 @@ Every message is one binary WebSocket message:
     kind (1 byte) | version (1 byte) | body
 
 A picture's body is a fixed header and a JPEG or WebP; all others are a JSON object in
-UTF-8. docs/live.md has the table. What does not fit is a `ProtocolError` with a reason,
-whatever the bytes are.
+UTF-8. docs/protocol.md has the table. What does not fit is a `ProtocolError` with a
+reason, whatever the bytes are.
 """
 
 from __future__ import annotations
