@@ -40,6 +40,7 @@ _KINDS = {
     ".css": "text/css",
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
+    ".jpg": "image/jpeg",
 }
 _STUCK_SECONDS = 60.0  # a step that takes longer is not well
 _DRAIN_SECONDS = 5.0

@@ -303,6 +303,9 @@ async function listStyles() {
     const chips = Object.assign(document.createElement("div"), { className: "chips" });
     for (const style of styles.filter((one) => one.group === group)) {
       const chip = Object.assign(document.createElement("button"), { textContent: style.label, title: style.prompt });
+      const thumb = document.createElement("span");
+      thumb.style.backgroundPositionY = `${(100 * styles.indexOf(style)) / (styles.length - 1)}%`;
+      chip.prepend(thumb);
       chip.setAttribute("aria-pressed", style.prompt === prompt);
       chip.onclick = () => {
         clearTimeout(typing);
