@@ -12,7 +12,14 @@ from live_browser import SIDE, Server, Tab, launch, missing, psnr, shrunk
 from PIL import Image
 
 from mirage_jax.data import styles
-from mirage_jax.live.protocol import Prompt, Reset, State, Style, StyledPicture
+from mirage_jax.live.protocol import (
+    Blend,
+    Prompt,
+    Reset,
+    State,
+    Style,
+    StyledPicture,
+)
 from mirage_jax.live.settings import webrtc_installed
 
 pytestmark = [
@@ -111,6 +118,22 @@ def test_a_typed_prompt_changes_the_picture_within_ten_frames(tab):
     assert best == "sepia", found
 
 
+def test_a_slider_goes_from_one_prompt_to_the_other(tab):
+    tab.page.keyboard.press("2")
+    tab.page.click("button:text-is('Thermal')")
+    tab.page.click("text=Blend with another")
+    tab.page.fill("#other", "an old photograph in sepia")
+    for amount, name in (("0", "thermal"), ("100", "sepia")):
+        before = len(tab.messages)
+        tab.page.locator("#amount").fill(amount)
+        tab.until(partial(tab.heard, Blend, before, amount=int(amount) / 100))
+        tab.next_pictures(12)
+        best, found = closest(*halves(tab))
+        assert best == name, found
+    tab.page.fill("#other", "")
+    tab.page.click("text=Blend with another")
+
+
 def test_keys_change_the_view(tab):
     for key, view in (("1", "full"), ("2", "split"), ("3", "wipe")):
         tab.page.keyboard.press(key)
@@ -172,7 +195,7 @@ def test_a_reset_is_taken_and_frames_go_on(tab):
 
 
 def test_the_bare_page_shows_the_stream_and_nothing_else(tab, context):
-    tab.page.click("summary")
+    tab.page.click("text=Watch elsewhere")
     tab.page.check("#share")
     address = tab.page.input_value("#view-address")
     tab.page.click("button:text-is('Thermal')")
@@ -195,7 +218,7 @@ def test_the_bare_page_shows_the_stream_and_nothing_else(tab, context):
     page.locator("#picture").wait_for()
     page.close()
     tab.page.uncheck("#share")
-    tab.page.click("summary")
+    tab.page.click("text=Watch elsewhere")
 
 
 WITHOUT_A_WAY = (

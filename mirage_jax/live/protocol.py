@@ -86,6 +86,20 @@ class Share:
 
 
 @dataclasses.dataclass(frozen=True)
+class Blend:
+    """A prompt between two.
+
+    Attributes:
+      text, other: prompts.
+      amount: 0 for `text` alone, 1 for `other`.
+    """
+
+    text: str
+    other: str
+    amount: float
+
+
+@dataclasses.dataclass(frozen=True)
 class State:
     """What the server does with this client.
 
@@ -140,7 +154,7 @@ class Statistics:
     seats: int
 
 
-FromClient = Hello | SourcePicture | Prompt | Style | Reset | Share
+FromClient = Hello | SourcePicture | Prompt | Style | Reset | Share | Blend
 FromServer = State | StyledPicture | Statistics
 _KINDS: dict[int, type] = {
     0x01: Hello,
@@ -149,6 +163,7 @@ _KINDS: dict[int, type] = {
     0x04: Style,
     0x05: Reset,
     0x06: Share,
+    0x07: Blend,
     0x11: State,
     0x12: StyledPicture,
     0x13: Statistics,

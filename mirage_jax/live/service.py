@@ -13,6 +13,7 @@ from jaxtyping import Float
 from mirage_jax.live.access import Access
 from mirage_jax.live.engine import Engine
 from mirage_jax.live.outputs import Outputs
+from mirage_jax.live.protocol import Blend
 from mirage_jax.live.settings import LiveSettings
 from mirage_jax.live.shared import SharedStreams
 
@@ -63,3 +64,11 @@ class Service:
         """The prompt's vector, made on a thread of its own, not on the device's."""
         loop = asyncio.get_running_loop()
         return (await loop.run_in_executor(self.words, self.encode, [prompt]))[0]
+
+    async def blend(self, wish: Blend) -> Float[np.ndarray, " 384"]:
+        """The vector between those of two prompts, as long as they are."""
+        one, other = await self.vector(wish.text), await self.vector(wish.other)
+        mixed = (1 - wish.amount) * one + wish.amount * other
+        lengths = np.linalg.norm(one), np.linalg.norm(other)
+        length = (1 - wish.amount) * lengths[0] + wish.amount * lengths[1]
+        return np.float32(mixed * length / max(np.linalg.norm(mixed), 1e-6))

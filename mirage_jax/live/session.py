@@ -17,6 +17,7 @@ from mirage_jax.live.client import Client, SourceFrame, StyledFrame
 from mirage_jax.live.engine import BusyError
 from mirage_jax.live.mailbox import Mailbox
 from mirage_jax.live.protocol import (
+    Blend,
     FromClient,
     FromServer,
     Hello,
@@ -64,7 +65,7 @@ class Session(abc.ABC, Generic[Picture]):
         self._rate = RateLimit(rate, 2 * rate)
         self._source: Mailbox[Picture] = Mailbox()
         self._styled: Mailbox[StyledFrame] = Mailbox()
-        self._prompt: Mailbox[str] = Mailbox()
+        self._prompt: Mailbox[Blend] = Mailbox()
         self._messages: collections.deque[FromServer] = collections.deque(maxlen=32)
         self._source_came, self._prompt_came = asyncio.Event(), asyncio.Event()
         self._to_send = asyncio.Event()
@@ -204,14 +205,16 @@ class Session(abc.ABC, Generic[Picture]):
 
     def _handle(self, message: FromClient) -> None:
         if isinstance(message, Prompt):
-            limit = self._service.settings.prompt_characters
-            if len(message.text) > limit:
-                raise ProtocolError(f"a prompt has more than {limit} characters")
-            self._ask(message.text)
+            self._ask(Blend(message.text, message.text, 0.0))
+        elif isinstance(message, Blend):
+            if not 0 <= message.amount <= 1:
+                raise ProtocolError("amount must be from 0 to 1")
+            self._ask(message)
         elif isinstance(message, Style):
             if message.name not in self._service.styles:
                 raise ProtocolError("there is no style of that name")
-            self._ask(self._service.styles[message.name])
+            prompt = self._service.styles[message.name]
+            self._ask(Blend(prompt, prompt, 0.0))
         elif isinstance(message, Reset):
             self._service.engine.reset(self._seated())
         elif isinstance(message, Share):
@@ -226,8 +229,11 @@ class Session(abc.ABC, Generic[Picture]):
         else:
             self._take(message)
 
-    def _ask(self, prompt: str) -> None:
-        self._prompt.put(prompt)
+    def _ask(self, wish: Blend) -> None:
+        limit = self._service.settings.prompt_characters
+        if max(len(wish.text), len(wish.other)) > limit:
+            raise ProtocolError(f"a prompt has more than {limit} characters")
+        self._prompt.put(wish)
         self._prompt_came.set()
 
     def _offer(self, picture: Picture) -> None:
@@ -261,11 +267,11 @@ class Session(abc.ABC, Generic[Picture]):
         while True:
             await self._prompt_came.wait()
             self._prompt_came.clear()
-            text = self._prompt.take()
-            if text is None:
+            wish = self._prompt.take()
+            if wish is None:
                 continue
             try:
-                vector = await self._service.vector(text)
+                vector = await self._service.blend(wish)
             except MirageError as error:
                 self.state(engine.status, str(error), retry=False)
                 continue

@@ -2,6 +2,7 @@
 
 import { Connection } from "./connection.js";
 import { encode, encodePicture } from "./protocol.js";
+import { Prompts } from "./prompts.js";
 import { Share } from "./share.js";
 import { Source, cameraHelp, cameras, everyFrame } from "./source.js";
 import { Recorder, Stage, download } from "./stage.js";
@@ -10,7 +11,6 @@ const AHEAD = 2; // frames on their way: one on the device, one on the wire
 const LEAD = 60; // milliseconds before the device is free that the next one is taken
 const PATIENCE = 1500; // milliseconds until a frame without an answer is given up
 const QUALITY = 0.85;
-const TYPING = 250; // milliseconds without a key until a prompt is sent
 
 const STATES = {
   connecting: "Connecting",
@@ -37,7 +37,6 @@ let latency = 0;
 let deviceTime = 0; // milliseconds of a step
 let state = "idle";
 let shown = 0; // sequence of the picture on the stage
-let wish = null; // the last prompt or style, to be told again after a reconnect
 let grabbing = false;
 let mirrored = true;
 
@@ -49,6 +48,7 @@ const connection = new Connection(takeToken(), {
   track: () => grabbed(),
 });
 
+const prompts = new Prompts(connection);
 const share = new Share(connection);
 
 /** The token of the address or of this tab's past; the address keeps none. */
@@ -75,7 +75,7 @@ function showState(name, detail, message) {
     answered = sequence;
     for (const bitmap of waiting.values()) bitmap.close();
     waiting.clear();
-    if (wish) connection.send(wish);
+    prompts.tellAgain();
     share.tell(false);
   }
   clearInterval(clock);
@@ -268,57 +268,6 @@ $("open-file").onclick = () => $("file").click();
 $("sample").onclick = useSample;
 navigator.mediaDevices?.addEventListener("devicechange", listSources);
 
-// Prompts
-
-let typing = 0;
-
-$("prompt").oninput = () => {
-  clearTimeout(typing);
-  $("typed").textContent = "…";
-  typing = setTimeout(() => {
-    const text = $("prompt").value.trim();
-    press(null);
-    if (!text) return ($("typed").textContent = "");
-    ask(encode("prompt", { text }));
-  }, TYPING);
-};
-
-function ask(message) {
-  wish = message;
-  $("typed").textContent = connection.send(message) ? "sent" : "";
-  setTimeout(() => ($("typed").textContent = ""), 900);
-}
-
-function press(button) {
-  document.querySelectorAll(".chips button").forEach((other) => other.setAttribute("aria-pressed", other === button));
-}
-
-async function listStyles() {
-  const { prompt, styles, transport } = await (await fetch("styles.json")).json();
-  const wanted = new URLSearchParams(location.search).get("transport") ?? transport;
-  connection.webrtc = wanted === "webrtc" && "RTCPeerConnection" in window;
-  $("prompt").value = prompt;
-  for (const [group, title] of [["style", "Styles"], ["effect", "Effects with memory"]]) {
-    const heading = Object.assign(document.createElement("h2"), { textContent: title });
-    const chips = Object.assign(document.createElement("div"), { className: "chips" });
-    for (const style of styles.filter((one) => one.group === group)) {
-      const chip = Object.assign(document.createElement("button"), { textContent: style.label, title: style.prompt });
-      const thumb = document.createElement("span");
-      thumb.style.backgroundPositionY = `${(100 * styles.indexOf(style)) / (styles.length - 1)}%`;
-      chip.prepend(thumb);
-      chip.setAttribute("aria-pressed", style.prompt === prompt);
-      chip.onclick = () => {
-        clearTimeout(typing);
-        $("prompt").value = style.prompt;
-        press(chip);
-        ask(encode("style", { name: style.name }));
-      };
-      chips.append(chip);
-    }
-    $("styles").append(heading, chips);
-  }
-}
-
 // View, snapshot, recording
 
 function setView(view) {
@@ -382,7 +331,14 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+async function askServer() {
+  const { prompt, styles, transport } = await (await fetch("styles.json")).json();
+  const wanted = new URLSearchParams(location.search).get("transport") ?? transport;
+  connection.webrtc = wanted === "webrtc" && "RTCPeerConnection" in window;
+  prompts.list(prompt, styles);
+}
+
 addEventListener("pagehide", () => connection.close()); // or its seat stays taken a while
 addEventListener("pageshow", (event) => event.persisted && state !== "idle" && connection.open());
-const listed = listStyles().catch(() => {}); // a server that is gone is met again later
+const listed = askServer().catch(() => {}); // a server that is gone is met again later
 listSources();
