@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fractions
+import threading
 from typing import Any
 
 import numpy as np
@@ -215,5 +216,39 @@ def test_without_webrtc_there_is_no_such_route():
         async with running(transport="websocket") as server:
             async with server.http.post(f"{server.url}webrtc") as answer:
                 assert answer.status in (404, 405)
+
+    asyncio.run(play())
+
+
+def test_coming_and_going_leaves_nothing_behind():
+    async def play():
+        async with running(seats=1) as server:
+
+            async def come_and_go():
+                async with peer(server, Camera(0)) as one:
+                    await one.next(State, state="ready")
+                    await one.brightness()
+                async with asyncio.timeout(20):
+                    while "mirage_live_connections 0\n" not in await metrics():
+                        await asyncio.sleep(0.02)
+
+            async def metrics():
+                async with server.http.get(f"{server.url}metrics") as answer:
+                    return await answer.text()
+
+            def left():
+                tasks = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}
+                threads = {t for t in threading.enumerate() if "pictures" not in t.name}
+                return tasks, len(threads)
+
+            await come_and_go()
+            before = left()
+            for _ in range(4):
+                await come_and_go()
+            assert server.engine.clients == 0
+            tasks, threads = left()
+            assert tasks <= before[0]
+            assert threads <= before[1] + 2  # of asyncio's own pool
+            assert server.engine.counters.joined == 5
 
     asyncio.run(play())
