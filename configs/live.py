@@ -57,6 +57,10 @@ def get_config() -> config_dict.ConfigDict:
     c.record = ""
     c.push = ""
     c.virtual_camera = False
+    # A folder into which clients may record on the server; "": they may not. For how
+    # long at a time.
+    c.recordings = ""
+    c.recording_seconds = 3600.0
     # A frame that waited longer for the device is skipped.
     c.deadline_ms = 200.0
     # A frame waits so long for those of other clients, to be styled together.

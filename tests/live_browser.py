@@ -45,8 +45,8 @@ def chromium():
 class Server:
     """`main.py --config configs/live.py`, which can be stopped and started again."""
 
-    def __init__(self):
-        self.url = ""
+    def __init__(self, recordings):
+        self.url, self.recordings = "", recordings
         self.start(0)
 
     def start(self, port):
@@ -59,6 +59,7 @@ class Server:
                 "--config.cpu_seats=2",
                 f"--config.port={port}",
                 "--config.browser=False",
+                f"--config.recordings={self.recordings}",
                 # The test decides when a frame is too old, not a busy machine.
                 "--config.deadline_ms=10000",
             ],

@@ -31,8 +31,8 @@ FORMULAS = {name: jax.jit(getattr(styles, name)) for name in ("thermal", "sepia"
 
 
 @pytest.fixture(scope="module")
-def server():
-    server = Server()
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("recordings"))
     yield server
     server.close()
 
@@ -183,6 +183,19 @@ def test_a_recording_is_a_video(tab, tmp_path):
     assert len(frames) >= 5
     height = tab.page.evaluate("canvas.height")
     assert {frame.shape for frame in frames} == {(height, height, 3)}
+    assert frames[-1].std() > 20
+
+
+def test_the_server_records_what_the_page_shows(tab, server):
+    tab.page.click("#server-record")
+    tab.next_pictures(10)
+    tab.page.click("#server-record")
+    tab.until(partial(tab.heard, State, detail="the recording ended"))
+    [path] = server.recordings.iterdir()
+    with av.open(str(path)) as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    assert len(frames) >= 5
+    assert {frame.shape for frame in frames} == {(SIDE, SIDE, 3)}
     assert frames[-1].std() > 20
 
 

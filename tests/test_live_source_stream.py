@@ -3,12 +3,14 @@
 import asyncio
 import threading
 
+import av
 import numpy as np
 import pytest
 from live_server import SOURCE_KEY, running, settings
 
 from mirage_jax.errors import MirageError
 from mirage_jax.live.outputs import Outputs
+from mirage_jax.live.protocol import Record, State, StyledPicture
 from mirage_jax.live.sink_thread import SinkThread
 
 
@@ -93,6 +95,52 @@ def test_outputs_without_a_source_follow_the_first_client():
     asyncio.run(play())
     assert sink.closed
     assert isinstance(sink.images[0], np.ndarray)
+
+
+def test_a_client_records_on_the_server(tmp_path):
+    async def play():
+        folder = str(tmp_path / "new")
+        changes = {"recordings": folder, "side": 64, "recording_seconds": 1.0}
+        async with running(**changes) as server, server.viewer() as viewer:
+            await viewer.next(State, state="ready")
+
+            async def show(count):
+                for number in range(count):
+                    await viewer.show(10, number)
+                    await viewer.next(StyledPicture, sequence=number)
+
+            for _ in range(2):
+                await viewer.send(Record(True))
+                await viewer.next(State, detail="the server is recording")
+                await show(5)
+                await viewer.send(Record(False))
+                await viewer.next(State, detail="the recording ended")
+                await show(2)
+            await viewer.send(Record(True))
+            await viewer.next(State, detail="the server is recording")
+            await show(3)
+            await viewer.next(State, detail="the recording ended")  # it is long enough
+            await viewer.send(Record(True))
+            await viewer.next(State, detail="the server is recording")
+            await show(3)  # and the end of the stream ends it
+
+    asyncio.run(play())
+    files = sorted((tmp_path / "new").iterdir())
+    assert len(files) == 4
+    for path in files:
+        with av.open(str(path)) as video:
+            assert 1 <= len(list(video.decode(video=0))) <= 5
+
+
+def test_a_client_may_not_record_unless_the_settings_say_so():
+    async def play():
+        async with running() as server, server.viewer() as viewer:
+            await viewer.next(State, state="ready")
+            await viewer.send(Record(True))
+            told = await viewer.next(State, state="ready")
+            assert "--config.recordings" in told.detail
+
+    asyncio.run(play())
 
 
 def test_no_thread_stays():

@@ -237,7 +237,8 @@ def test_coming_and_going_leaves_nothing_behind():
                     return await answer.text()
 
             def left():
-                tasks = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}
+                coroutines = [task.get_coro() for task in asyncio.all_tasks()]
+                tasks = {getattr(one, "__qualname__", "") for one in coroutines}
                 threads = {t for t in threading.enumerate() if "pictures" not in t.name}
                 return tasks, len(threads)
 

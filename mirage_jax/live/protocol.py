@@ -100,6 +100,13 @@ class Blend:
 
 
 @dataclasses.dataclass(frozen=True)
+class Record:
+    """The server writes this stream into a file from now on, or stops."""
+
+    on: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class State:
     """What the server does with this client.
 
@@ -154,7 +161,7 @@ class Statistics:
     seats: int
 
 
-FromClient = Hello | SourcePicture | Prompt | Style | Reset | Share | Blend
+FromClient = Hello | SourcePicture | Prompt | Style | Reset | Share | Blend | Record
 FromServer = State | StyledPicture | Statistics
 _KINDS: dict[int, type] = {
     0x01: Hello,
@@ -164,6 +171,7 @@ _KINDS: dict[int, type] = {
     0x05: Reset,
     0x06: Share,
     0x07: Blend,
+    0x08: Record,
     0x11: State,
     0x12: StyledPicture,
     0x13: Statistics,

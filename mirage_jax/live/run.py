@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 import webbrowser
+from pathlib import Path
 
 import jax
 
@@ -30,6 +31,7 @@ from mirage_jax.live.server import LiveServer
 from mirage_jax.live.settings import LiveSettings
 from mirage_jax.live.sink_thread import SinkThread
 from mirage_jax.text import encode_text
+from mirage_jax.video.live_writer import check_record
 from mirage_jax.video.sinks import sink_openers
 from mirage_jax.weights import Model
 
@@ -51,6 +53,8 @@ def run_live(settings: LiveSettings, model: Model) -> None:
         settings.push,
         settings.virtual_camera,
     )
+    if settings.recordings:
+        check_record(str(Path(settings.recordings, "mirage.mp4")))
     outputs = Outputs([SinkThread(name, opener) for name, opener in openers.items()])
     print(f"streams       {config.batch} of {config.height}x{config.width}")
     if not asyncio.run(_serve(settings, device, outputs)):

@@ -256,6 +256,7 @@ class LiveServer:
                 "prompt": self._settings.prompt,
                 "styles": self._styles,
                 "transport": self._settings.offered_transport,
+                "recording": bool(self._settings.recordings),
             }
         )
 

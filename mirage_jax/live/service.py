@@ -71,4 +71,5 @@ class Service:
         mixed = (1 - wish.amount) * one + wish.amount * other
         lengths = np.linalg.norm(one), np.linalg.norm(other)
         length = (1 - wish.amount) * lengths[0] + wish.amount * lengths[1]
-        return np.float32(mixed * length / max(np.linalg.norm(mixed), 1e-6))
+        scale = length / max(float(np.linalg.norm(mixed)), 1e-6)
+        return (scale * mixed).astype(np.float32)

@@ -5,8 +5,13 @@ from __future__ import annotations
 import abc
 import asyncio
 import collections
+import contextlib
 import logging
+import secrets
+import time
 from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -23,6 +28,7 @@ from mirage_jax.live.protocol import (
     Hello,
     Prompt,
     ProtocolError,
+    Record,
     Reset,
     Share,
     State,
@@ -32,7 +38,9 @@ from mirage_jax.live.protocol import (
 from mirage_jax.live.rate import RateLimit
 from mirage_jax.live.service import Service
 from mirage_jax.live.shared import SharedStream, ShareError
+from mirage_jax.live.sink_thread import SinkThread
 from mirage_jax.video.frame_size import fit_frame
+from mirage_jax.video.live_writer import LiveWriter
 
 _LOG = logging.getLogger(__name__)
 _SEND_SECONDS = 10.0  # a client that takes no bytes for so long is gone
@@ -61,13 +69,16 @@ class Session(abc.ABC, Generic[Picture]):
         self._loop = asyncio.get_running_loop()
         self._client: Client | None = None
         self._share: SharedStream | None = None
+        self._recording: SinkThread | None = None
         rate = service.settings.messages_per_second
         self._rate = RateLimit(rate, 2 * rate)
         self._source: Mailbox[Picture] = Mailbox()
         self._styled: Mailbox[StyledFrame] = Mailbox()
         self._prompt: Mailbox[Blend] = Mailbox()
         self._messages: collections.deque[FromServer] = collections.deque(maxlen=32)
+        self._record: Mailbox[bool] = Mailbox()
         self._source_came, self._prompt_came = asyncio.Event(), asyncio.Event()
+        self._record_came = asyncio.Event()
         self._to_send = asyncio.Event()
 
     # What a transport does.
@@ -118,6 +129,8 @@ class Session(abc.ABC, Generic[Picture]):
         self._service.outputs.frame(self, frame)
         if share := self._share:
             share.frame(frame)
+        if (recording := self._recording) and frame.styled:
+            recording.frame(frame.image)
 
     def state(self, name: str, detail: str, retry: bool) -> None:
         engine = self._service.engine
@@ -147,6 +160,7 @@ class Session(abc.ABC, Generic[Picture]):
                 self._service.engine.leave(self._client)
                 _LOG.info("a client left")
             self._withdraw()
+            await self._stop_recording()
             self._service.outputs.release(self)
             self._service.wire.skipped += self._lost
             await self._close(refused)
@@ -179,8 +193,16 @@ class Session(abc.ABC, Generic[Picture]):
         return True
 
     async def _carry(self) -> None:
-        loops = [self._receive, self._decode, self._words, self._send_all, self._count]
-        tasks = [asyncio.ensure_future(loop()) for loop in (*loops, *self._more())]
+        loops: list[Callable[[], Awaitable[None]]] = [
+            self._receive,
+            self._decode,
+            self._words,
+            self._recordings,
+            self._send_all,
+            self._count,
+            *self._more(),
+        ]
+        tasks = [asyncio.ensure_future(loop()) for loop in loops]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -224,6 +246,9 @@ class Session(abc.ABC, Generic[Picture]):
                     self._share = self._service.shared.share(**vars(message))
             except ShareError as error:
                 self.state(self._service.engine.status, str(error), retry=False)
+        elif isinstance(message, Record):
+            self._record.put(message.on)
+            self._record_came.set()
         elif isinstance(message, Hello):
             raise ProtocolError("hello was said before")
         else:
@@ -244,6 +269,37 @@ class Session(abc.ABC, Generic[Picture]):
         share, self._share = self._share, None
         if share is not None:
             self._service.shared.withdraw(share)
+
+    async def _recordings(self) -> None:
+        """Begins and ends recordings, as the client says and the settings allow."""
+        settings, engine = self._service.settings, self._service.engine
+        limit = None
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit):
+                    await self._record_came.wait()
+            self._record_came.clear()
+            on = self._record.take()  # None where the time is over
+            was_on = self._recording is not None
+            await self._stop_recording()
+            limit, detail = None, "the recording ended" if was_on else ""
+            if on and not settings.recordings:
+                detail = "this server records nothing: see --config.recordings"
+            elif on:
+                name = time.strftime(f"mirage-%Y%m%d-%H%M%S-{secrets.token_hex(2)}.mp4")
+                path = Path(settings.recordings, name)
+                size = engine.height, engine.width
+                self._recording = SinkThread(
+                    "recording", partial(LiveWriter.to_file, str(path), *size)
+                )
+                limit, detail = settings.recording_seconds, "the server is recording"
+            if detail:
+                self.state(engine.status, detail, retry=False)
+
+    async def _stop_recording(self) -> None:
+        recording, self._recording = self._recording, None
+        if recording is not None:
+            await self._loop.run_in_executor(None, recording.close)
 
     async def _decode(self) -> None:
         engine, settings = self._service.engine, self._service.settings

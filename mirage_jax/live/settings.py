@@ -51,6 +51,8 @@ class LiveSettings:
     record: str
     push: str
     virtual_camera: bool
+    recordings: str
+    recording_seconds: float
     deadline_ms: float
     gather_ms: float
     idle_seconds: float
@@ -82,6 +84,7 @@ class LiveSettings:
             "cpu_seats": (1, 64),
             "port": (0, 65535),
             "source_seconds": (0, 10**7),
+            "recording_seconds": (1, 10**7),
             "deadline_ms": (1, 10_000),
             "gather_ms": (0, 1000),
             "idle_seconds": (1, 86_400),

@@ -70,12 +70,14 @@ function showState(name, detail, message) {
   state = name;
   $("state").textContent = STATES[name];
   $("state").dataset.state = name;
+  if (detail === "the recording ended") $("server-record").setAttribute("aria-pressed", false);
   if (message?.height) size = { width: message.width, height: message.height };
   if (joined) {
     answered = sequence;
     for (const bitmap of waiting.values()) bitmap.close();
     waiting.clear();
     prompts.tellAgain();
+    $("server-record").setAttribute("aria-pressed", false);
     share.tell(false);
   }
   clearInterval(clock);
@@ -295,6 +297,12 @@ function record() {
   showBadge(true);
 }
 
+/** The server ends a recording with the connection. */
+function recordOnServer(on) {
+  if (!connection.send(encode("record", { on }))) on = false;
+  $("server-record").setAttribute("aria-pressed", on);
+}
+
 const stamp = () => new Date().toISOString().slice(0, 19).replaceAll(":", "-");
 const reset = () => connection.send(encode("reset", {}));
 
@@ -307,6 +315,7 @@ $("mirror").onclick = () => setMirror(!mirrored);
 $("snapshot").onclick = snapshot;
 $("record").onclick = record;
 $("record").disabled = !Recorder.possible;
+$("server-record").onclick = () => recordOnServer($("server-record").getAttribute("aria-pressed") !== "true");
 $("reset").onclick = reset;
 $("retry").onclick = () => connection.open();
 
@@ -332,9 +341,10 @@ document.addEventListener("keydown", (event) => {
 });
 
 async function askServer() {
-  const { prompt, styles, transport } = await (await fetch("styles.json")).json();
+  const { prompt, styles, transport, recording } = await (await fetch("styles.json")).json();
   const wanted = new URLSearchParams(location.search).get("transport") ?? transport;
   connection.webrtc = wanted === "webrtc" && "RTCPeerConnection" in window;
+  $("server-record").hidden = !recording;
   prompts.list(prompt, styles);
 }
 
