@@ -147,3 +147,5 @@ def _log_to_stderr() -> None:
         log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+    for name in ("aioice", "aiortc"):  # they tell the addresses of clients
+        logging.getLogger(name).setLevel(logging.WARNING)

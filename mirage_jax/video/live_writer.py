@@ -108,7 +108,7 @@ class LiveWriter:
                 timeout=_TIMEOUT if live else None,
             )
         except (av.error.FFmpegError, OSError) as error:
-            raise MirageError(_said(target, error)) from error
+            raise _failure(target, error) from error
         stream = self._container.add_stream("libx264", rate=_RATE)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         stream.time_base = Fraction(1, _CLOCK)
@@ -151,7 +151,7 @@ class LiveWriter:
         try:
             self._container.mux(self._stream.encode(frame))
         except (av.error.FFmpegError, OSError) as error:
-            raise MirageError(_said(self.target, error)) from error
+            raise _failure(self.target, error) from error
         self.frames += 1
 
     def close(self) -> None:
@@ -165,14 +165,14 @@ class LiveWriter:
                 self._container.mux(self._stream.encode(None))
             self._container.close()
         except (av.error.FFmpegError, OSError) as error:
-            raise MirageError(_said(self.target, error)) from error
+            raise _failure(self.target, error) from error
 
 
-def _said(target: str, error: Exception) -> str:
+def _failure(target: str, error: Exception) -> MirageError:
     reason = getattr(error, "strerror", None) or str(error)
     if isinstance(error, av.error.ProtocolNotFoundError):
         reason = "this build of PyAV does not speak it"
     # An address often carries a stream's key: it is not for the log.
     scheme, there, _ = target.partition("://")
     name = f"{scheme}://..." if there else target.removeprefix("file:")
-    return f"cannot write to {name}: {reason}"
+    return MirageError(f"cannot write to {name}: {reason}")
