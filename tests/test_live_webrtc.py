@@ -185,6 +185,11 @@ def test_offers_are_checked_before_anything_is_opened():
             assert await status(b"v=0", Origin="http://elsewhere.example") == 403
             assert await status(b"v=0", Host="elsewhere.example") == 421
             assert await status(b"x" * 70_000) == 413
+
+            async def in_pieces():
+                yield b"v=0"
+
+            assert await status(in_pieces()) == 411
             for rubbish in (b"", b"v=0", b"\xff" * 99, b"m=video 9 X\r\n" * 99):
                 assert await status(rubbish) == 400
             audio = aiortc.RTCPeerConnection()

@@ -12,6 +12,7 @@ from mirage_jax.live.session import Session
 from mirage_jax.live.settings import webrtc_installed
 
 _OFFER_BYTES = 65536
+_BODY_SECONDS = 10.0
 
 
 class Calls:
@@ -45,10 +46,7 @@ class Calls:
             )
         if service.full:
             raise web.HTTPServiceUnavailable(text="too many connections\n")
-        length = request.content_length or 0
-        if length > _OFFER_BYTES:
-            raise web.HTTPRequestEntityTooLarge(_OFFER_BYTES, length)
-        offer = (await request.content.read(_OFFER_BYTES)).decode("utf-8", "replace")
+        offer = await _body(request)
         service.wire.connections += 1
         session = PeerSession(service)
         try:
@@ -73,3 +71,21 @@ class Calls:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _body(request: web.Request) -> str:
+    """The whole of a short body."""
+    length = request.content_length
+    if length is None:
+        raise web.HTTPLengthRequired
+    if length > _OFFER_BYTES:
+        raise web.HTTPRequestEntityTooLarge(_OFFER_BYTES, length)
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            return (await request.content.readexactly(length)).decode(
+                "utf-8", "replace"
+            )
+    except asyncio.IncompleteReadError:
+        raise web.HTTPBadRequest(text="the offer is empty or cut off\n") from None
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
