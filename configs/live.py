@@ -51,6 +51,9 @@ def get_config() -> config_dict.ConfigDict:
     # The server ends with it, or after so many seconds of it; 0: not before.
     c.source = ""
     c.source_seconds = 0.0
+    # With which it can be watched: 16 to 128 letters, digits, - or _, chosen at random;
+    # "": a new one at every start.
+    c.source_key = ""
     # Where the styled pictures go besides pages: of the server's own stream, else of
     # the first client that is there. A file (.mp4 or .mkv; an older one stays), an
     # address (rtmp://, srt://, udp://), and a camera that other programs can choose.

@@ -160,3 +160,10 @@ def test_no_thread_stays():
 def test_a_source_lasts_for_a_sensible_time():
     with pytest.raises(MirageError, match="source_seconds -1"):
         settings(source_seconds=-1.0)
+
+
+def test_a_key_that_can_be_guessed_is_refused():
+    with pytest.raises(MirageError, match="take 16 to 128 letters") as caught:
+        settings(source_key="s3cret")
+    assert "s3cret" not in str(caught.value)
+    assert settings(source_key="k" * 16)

@@ -83,13 +83,13 @@ async def _serve(
     address = public_address(settings.host)
     secure = _secure(settings, [address, *names])
     access = Access(token, names)
-    source_key = secrets.token_urlsafe(24) if settings.source else ""
+    source_key = settings.source_key or secrets.token_urlsafe(24)
 
     def ready(port: int) -> None:
         scheme = "http" if secure is None else "https"
         host = f"[{address}]" if ":" in address else address
         url = f"{scheme}://{host}:{port}/"
-        if source_key:
+        if settings.source:
             print(f"view          {url}view/source#key={source_key}")
             print(f"MJPEG         {url}streams/source.mjpeg?key={source_key}")
         # The part after # never leaves the browser by itself.

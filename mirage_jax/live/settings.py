@@ -10,6 +10,7 @@ from typing import Any
 
 from mirage_jax.errors import MirageError
 from mirage_jax.live.limits import LiveLimits
+from mirage_jax.live.shared import is_key
 from mirage_jax.precision import fields_of
 from mirage_jax.ranges import check_ranges
 from mirage_jax.stream import StreamConfig
@@ -48,6 +49,7 @@ class LiveSettings:
     browser: bool
     source: str
     source_seconds: float
+    source_key: str
     record: str
     push: str
     virtual_camera: bool
@@ -77,6 +79,11 @@ class LiveSettings:
         if self.transport == "webrtc" and not webrtc_installed():
             raise MirageError(
                 "transport webrtc needs aiortc: pip install aiortc, or take auto"
+            )
+        if self.source_key and not is_key(self.source_key):
+            raise MirageError(
+                "source_key is none: take 16 to 128 letters, digits, - or _, or leave "
+                "it empty"
             )
         ranges = {
             "seed": (0, 2**32 - 1),

@@ -16,6 +16,11 @@ _ID = re.compile(r"[A-Za-z0-9_-]{4,64}")
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,128}")
 
 
+def is_key(text: str) -> bool:
+    """Whether a stream can be shared with such a key."""
+    return bool(_KEY.fullmatch(text))
+
+
 class ShareError(Exception):
     """A stream cannot be shared like that; the text says why."""
 
@@ -110,7 +115,7 @@ class SharedStreams:
         Raises:
           ShareError: these are none, or another stream has the id.
         """
-        if not _ID.fullmatch(stream) or not _KEY.fullmatch(key):
+        if not _ID.fullmatch(stream) or not is_key(key):
             raise ShareError(
                 "a shared stream has an id of 4 to 64 and a key of 16 to 128 letters, "
                 "digits, - or _"
