@@ -39,12 +39,8 @@ class SinkThread:
         pauses: tuple[float, ...] = _BACK_OFF,
     ):
         self.written = self.failures = 0
-        self._name, self._open, self._clock, self._pauses = (
-            name,
-            open_sink,
-            clock,
-            pauses,
-        )
+        self._name, self._open = name, open_sink
+        self._clock, self._pauses = clock, pauses
         self._newest: Mailbox[tuple[UInt8[np.ndarray, "H W 3"], float]] = Mailbox()
         self._came, self._closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
