@@ -25,6 +25,7 @@ from mirage_jax.cache import FrameCache
 from mirage_jax.config import DOWNSAMPLE, TEXT_WIDTH, ModelConfig
 from mirage_jax.denoiser import Condition, condition, denoise_frame, prompt_slots
 from mirage_jax.errors import MirageError
+from mirage_jax.frame_compiler import frame_options
 from pallas_kernels.eight_bit import LARGEST
 
 Params = dict[str, Any]
@@ -383,9 +384,20 @@ def stream_step(
 def make_step(
     model: ModelConfig, stream: StreamConfig
 ) -> Callable[..., tuple[StreamState, Array]]:
-    """`stream_step` for fixed configurations, compiled, with the state donated."""
+    """`stream_step` for fixed configurations, compiled; state and source are donated.
+
+    The styled frame takes the source's place in the device's memory, and the state its
+    own: all addresses of a stream stay as they are, and a CUDA graph of its frame need
+    not be changed before it is started. A source from the host may be used again, one
+    on the device is gone.
+    """
     step = partial(stream_step, model=model, stream=stream)
-    return jax.jit(step, donate_argnums=1)
+    return jax.jit(
+        step,
+        donate_argnums=(1, 2),
+        keep_unused=True,  # also what is only written needs its place
+        compiler_options=frame_options(),
+    )
 
 
 def make_scan(
@@ -397,4 +409,4 @@ def make_scan(
         step = partial(stream_step, params, model=model, stream=stream)
         return jax.lax.scan(step, state, clip)
 
-    return jax.jit(scan, donate_argnums=1)
+    return jax.jit(scan, donate_argnums=1, compiler_options=frame_options())
