@@ -33,9 +33,9 @@ def slope_with_interval(
     """The slope of a series and its 95 % interval by the block bootstrap.
 
     What the line leaves over is drawn anew in blocks of neighbours, round the end to
-    the beginning, and put back onto the line (Politis & Romano 1992). Neighbours are alike: a stream that wanders slowly would
-    look sure of its slope if they were drawn one by one. A block has n^(1/3) members,
-    rounded up.
+    the beginning, and put back onto the line (Politis & Romano 1992). Neighbours are
+    alike: a stream that wanders slowly would look sure of its slope if they were drawn
+    one by one. A block has n^(1/3) members, rounded up.
 
     Raises:
       ValueError: fewer than three members.
