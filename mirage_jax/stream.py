@@ -20,11 +20,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from mirage_jax import cache as frame_cache
-from mirage_jax import codec, flow
+from mirage_jax import codec, flow, monitor
 from mirage_jax.cache import FrameCache
 from mirage_jax.config import DOWNSAMPLE, TEXT_WIDTH, ModelConfig
 from mirage_jax.denoiser import Condition, condition, denoise_frame, prompt_slots
 from mirage_jax.errors import MirageError
+from mirage_jax.monitor import Monitor, new_monitor
 from pallas_kernels.eight_bit import LARGEST
 
 Params = dict[str, Any]
@@ -48,6 +49,8 @@ class StreamConfig:
       batch: streams that run together.
       anchor: keep the stream's first frame in the anchor slot.
       memory: False empties the cache before every frame, to measure its use.
+      monitor: notice when a stream goes wrong (`mirage_jax.monitor`): it then forgets
+        all but its prompt and fades in anew.
       fixed_noise: one noise for all frames of a stream, not a new one each frame.
       hold: frames without a source during which the last source is repeated.
       dtype: compute type, "bfloat16" or "float32".
@@ -67,6 +70,7 @@ class StreamConfig:
     batch: int = 1
     anchor: bool = False
     memory: bool = True
+    monitor: bool = False
     fixed_noise: bool = False
     hold: int = 8
     dtype: str = "bfloat16"
@@ -128,6 +132,7 @@ class StreamState:
       frame: frames since the stream opened or was reset.
       missing: frames since the last source arrived.
       key: noise key of each stream.
+      monitor: habits of each stream; None where nobody watches.
     """
 
     cache: FrameCache
@@ -138,6 +143,7 @@ class StreamState:
     frame: Int[Array, " B"]
     missing: Int[Array, " B"]
     key: Array
+    monitor: Monitor | None = None
 
 
 def open_stream(
@@ -165,6 +171,7 @@ def open_stream(
         # No source has ever arrived: there is nothing to hold.
         missing=jnp.full(batch, stream.hold, jnp.int32),
         key=jax.random.split(key, batch),
+        monitor=new_monitor(batch, latents[-1]) if stream.monitor else None,
     )
     return set_prompt(params, model, state, prompt)
 
@@ -195,7 +202,7 @@ def set_prompt(
     prompt: Float[Array, "B 384"],
     streams: Bool[Array, " B"] | None = None,
 ) -> StreamState:
-    """Rewrites the prompt slots (of the chosen streams) and touches nothing else."""
+    """Rewrites the prompt slots (of the chosen streams) and touches no frame."""
     c, cache = model.denoiser, state.cache
     if prompt.shape != (cache.k.shape[1], TEXT_WIDTH):
         raise ValueError(f"{prompt.shape=} does not fit {cache.k.shape[1]} streams")
@@ -212,6 +219,7 @@ def set_prompt(
             k=jax.lax.dynamic_update_slice(cache.k, k, origin),
             v=jax.lax.dynamic_update_slice(cache.v, v, origin),
         ),
+        monitor=monitor.anew(state.monitor, streams),
     )
 
 
@@ -223,6 +231,7 @@ def reset(state: StreamState, streams: Bool[Array, " B"], hold: int) -> StreamSt
         present=state.present & ~streams,
         frame=jnp.where(streams, 0, state.frame),
         missing=jnp.where(streams, hold, state.missing),
+        monitor=monitor.anew(state.monitor, streams),
     )
 
 
@@ -333,6 +342,12 @@ def style_latent(
     cache = frame_cache.advance(cache)
     with jax.named_scope("denoise"):
         styled, cache = _denoise(params, model, stream, state, cache, latent, present)
+    frame, watched = state.frame + 1, state.monitor
+    if watched is not None:
+        styled = monitor.softened(watched, state.styled, styled)
+        watched = monitor.judge(watched, latent, styled, present)
+        cache = frame_cache.forget(cache, watched.astray)
+        frame = jnp.where(watched.astray, 0, frame)
     if stream.anchor:
         # With the lagged commit a frame's own K and V are final one frame later.
         lag = 1 if stream.commit == "lagged" else 0
@@ -345,9 +360,10 @@ def style_latent(
         source=latent,
         styled=styled,
         present=present,
-        frame=state.frame + 1,
+        frame=frame,
         missing=missing,
         key=state.key,
+        monitor=watched,
     )
 
 

@@ -38,6 +38,7 @@ UNITS = {
     "spread": ("of the teacher's", "higher"),
     "sharpness_change": ("of the teacher's", "lower"),
     "sharpness": ("of the teacher's", "higher"),
+    "flicker_steps": ("of 255", "lower"),
     "flicker": ("of the teacher's", "lower"),
     "motion": ("of the teacher's", "higher"),
     "free_frames": ("frames", "higher"),
@@ -75,7 +76,8 @@ def drift_values(measured: Measured, period: int, history: int = 0) -> dict[str,
         one_shot, memory_gain, colour_error, spread, sharpness: of the last loop.
         colour_change, sharpness_change: last loop against frames 0-7.
         flicker: mean squared change where the teacher stands still, over the
-          teacher's. motion: the same where it moves. Both of the last loop.
+          teacher's; flicker_steps: its root. motion: the same where it moves. All of
+          the last loop.
 
     Raises:
       ValueError: the frames are no whole loops, or too few.
@@ -118,11 +120,11 @@ def drift_values(measured: Measured, period: int, history: int = 0) -> dict[str,
         "sharpness": last.sharpness.mean(),
         "sharpness_change": np.abs(sharper).mean(),
     }
-    # Rounding is added to both, for teachers that stand perfectly still.
-    rounding = _ROUNDING * last.still.sum()
-    if rounding:
-        still = last.still_change.sum() + rounding
-        values["flicker"] = still / (last.still_teacher.sum() + rounding)
+    if still := last.still.sum():
+        change, teacher = last.still_change.sum() / still, last.still_teacher.sum()
+        # Rounding is added to both, for teachers that stand perfectly still.
+        values["flicker"] = (change + _ROUNDING) / (teacher / still + _ROUNDING)
+        values["flicker_steps"] = change**0.5
     if teacher := last.moving_teacher.sum():
         values["motion"] = last.moving_change.sum() / teacher
     return {name: float(value) for name, value in values.items()}
