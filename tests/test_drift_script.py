@@ -14,6 +14,7 @@ from noisy_model import save_noisy_model
 from toy_model import LAZY, MODEL, SIDE, params, play, prompts, settings
 
 from experiments import drift as script
+from experiments import long_streams
 from mirage_jax.config import TEXT_WIDTH
 from mirage_jax.data.teachers import find_style, shipped_styles
 from mirage_jax.errors import MirageError
@@ -88,6 +89,7 @@ def test_a_free_run_has_no_source_and_keeps_its_last_target(endless):
 @pytest.fixture
 def own_flags():
     """The script's own flags, whatever script was imported after it."""
+    importlib.reload(long_streams)
     importlib.reload(script)
     flags.FLAGS.mark_as_parsed()
 
@@ -100,7 +102,7 @@ def test_script_from_files_to_files(tmp_path, monkeypatch, capsys, own_flags):
     def encode(texts):
         return np.ones((len(texts), TEXT_WIDTH), np.float32)
 
-    monkeypatch.setattr(script, "encode_text", encode)
+    monkeypatch.setattr(long_streams, "encode_text", encode)
     out = tmp_path / "drift.json"
     settings = {
         "model": str(tmp_path / "model"),

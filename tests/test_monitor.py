@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_model import CELLS, MODEL, frames, of_stream, params, play, prompts, settings
+from toy_model import CELLS, MODEL, frames, params, play, prompts, settings
 
 from mirage_jax import monitor
 from mirage_jax.cache import EMPTY
@@ -131,12 +131,15 @@ def test_a_stream_forced_wrong_starts_anew_and_the_other_never_knows():
 
 def test_another_prompt_and_a_reset_begin_new_habits():
     _, state = calm()
-    first = jnp.asarray([True, False])
-    words = prompts(2, seed=5)
-    turned = set_prompt(params(), MODEL, state, words, first)
-    assert turned.monitor.frames.tolist() == [0, CALM]
-    assert set_prompt(params(), MODEL, state, words).monitor.frames.tolist() == [0, 0]
-    assert reset(state, ~first, 8).monitor.frames.tolist() == [CALM, 0]
+    first, words = jnp.asarray([True, False]), prompts(2, seed=5)
+
+    def habits(state):
+        assert state.monitor is not None
+        return state.monitor.frames.tolist()
+
+    assert habits(set_prompt(params(), MODEL, state, words, first)) == [0, CALM]
+    assert habits(set_prompt(params(), MODEL, state, words)) == [0, 0]
+    assert habits(reset(state, ~first, 8)) == [CALM, 0]
 
 
 def test_nobody_watches_by_default():
@@ -147,4 +150,3 @@ def test_watching_changes_no_picture():
     clip = frames(3, 2)
     plain = dataclasses.replace(WATCHED, monitor=False)
     np.testing.assert_array_equal(play(WATCHED, clip)[0], play(plain, clip)[0])
-    assert of_stream(play(WATCHED, clip)[2], 1).monitor.frames.tolist() == [3]

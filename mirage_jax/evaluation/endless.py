@@ -86,6 +86,8 @@ class LongStream:
 class Endless:
     """All programs for streams of one size, compiled when they are first needed.
 
+    `prompts` may be set anew: streams that are opened from then on follow them.
+
     Args:
       model: the model on trial.
       stream: how streams run; the mode puts in commit and steps.
@@ -107,7 +109,7 @@ class Endless:
         # A free run shows what the model does by itself, not the source repeated.
         self.stream = dataclasses.replace(stream, hold=0)
         self.styles, self.period, self.seed = styles, period, seed
-        self._model, self._prompts = model.config, np.asarray(prompts, np.float32)
+        self.model, self.prompts = model.config, np.asarray(prompts, np.float32)
         self.params = jax.jit(device_weights, static_argnums=1)(model.params, stream)
         self._programs: dict[tuple[Any, ...], Any] = {}
 
@@ -130,20 +132,14 @@ class Endless:
           after: of a free run, frames with a source.
           moments: frames to keep pictures of, from 1 on, in order.
         """
-        config = dataclasses.replace(self.stream, commit=mode.commit, steps=mode.steps)
+        config = self.of_mode(mode)
         opening, later = self.rounds(config, cases, loops)
         if mode.free:
             opening, later = _freed(opening, after)
         seen = drift.begin(self.open(config, cases), opening.target.shape[1:], moments)
-        watch = self._once(
-            ("watch", config),
-            lambda: jax.jit(
-                partial(watched, model=self._model, stream=config), donate_argnums=1
-            ),
-        )
         parts = []
         for number in range(-(-frames // self.period)):
-            seen, measured = watch(self.params, seen, later if number else opening)
+            seen, measured = self.watch(config, seen, later if number else opening)
             parts.append(measured)
         measured = jax.tree.map(lambda *x: np.concatenate(x), *jax.device_get(parts))
         kept = np.asarray(seen.kept)
@@ -151,6 +147,23 @@ class Endless:
             LongStream(jax.tree.map(lambda x, b=b: x[:, b], measured), kept[:, b])
             for b in range(len(cases))
         ]
+
+    def watch(
+        self, config: StreamConfig, seen: Watch, clip: Moment
+    ) -> tuple[Watch, Measured]:
+        """One loop of the stream under observation; `seen` is given away."""
+        program = self._once(
+            ("watch", config),
+            lambda: jax.jit(
+                partial(watched, model=self.model, stream=config), donate_argnums=1
+            ),
+        )
+        after: tuple[Watch, Measured] = program(self.params, seen, clip)
+        return after
+
+    def of_mode(self, mode: Mode) -> StreamConfig:
+        """How streams run in a mode."""
+        return dataclasses.replace(self.stream, commit=mode.commit, steps=mode.steps)
 
     def rounds(
         self, config: StreamConfig, cases: Sequence[Case], loops: Loops
@@ -171,16 +184,22 @@ class Endless:
             return opening, opening
         return opening, self._clip(config, cases, later)
 
-    def open(self, config: StreamConfig, cases: Sequence[Case]) -> StreamState:
-        """Fresh streams; the last case fills what is left over of the batch."""
+    def prompts_of(
+        self, config: StreamConfig, cases: Sequence[Case]
+    ) -> Float[np.ndarray, "B 384"]:
+        """Of each stream; the last case fills what is left over of the batch."""
         styles = [case.style for case in cases]
         styles += [styles[-1]] * (config.batch - len(styles))
+        return self.prompts[np.asarray(styles)]
+
+    def open(self, config: StreamConfig, cases: Sequence[Case]) -> StreamState:
+        """Fresh streams."""
         key = jax.random.key(self.seed)
         begin = self._once(
             ("open",), lambda: jax.jit(open_stream, static_argnums=(1, 2))
         )
-        prompts = self._prompts[np.asarray(styles)]
-        state: StreamState = begin(self.params, self._model, config, prompts, key)
+        prompts = self.prompts_of(config, cases)
+        state: StreamState = begin(self.params, self.model, config, prompts, key)
         return state
 
     def _clip(
@@ -192,7 +211,7 @@ class Endless:
         source, target = side_by_side(pairs, config.batch)
         forgetful = dataclasses.replace(config, memory=False)
         scan = self._once(
-            ("one shot", forgetful), lambda: make_scan(self._model, forgetful)
+            ("one shot", forgetful), lambda: make_scan(self.model, forgetful)
         )
         _, one_shot = scan(self.params, self.open(forgetful, cases), source)
         return Moment(source, target, one_shot, jnp.ones(source.shape[:2], bool))
