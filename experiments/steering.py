@@ -22,7 +22,7 @@ from experiments.long_streams import LongStreams, load_long_streams
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation import drift, steering
 from mirage_jax.evaluation.checks import Check
-from mirage_jax.evaluation.endless import Mode, parse_mode
+from mirage_jax.evaluation.endless import Endless, Mode, parse_mode
 from mirage_jax.evaluation.quality import Case
 from mirage_jax.evaluation.settling import frames_until
 from mirage_jax.evaluation.verdict import to_results
@@ -81,7 +81,6 @@ def _confusion(streams: LongStreams, mode: Mode) -> Counter[tuple[str, str]]:
     """How often a wording of one style led to pictures most like another's teacher."""
     endless, names = streams.endless, [style.name for style in streams.styles]
     config = endless.of_mode(mode)
-    moments = range(endless.period - _COMPARED + 1, endless.period + 1)
     before = endless.prompts
     pictures: list[tuple[Case, np.ndarray]] = []
     targets: dict[Case, np.ndarray] = {}
@@ -94,7 +93,7 @@ def _confusion(streams: LongStreams, mode: Mode) -> Counter[tuple[str, str]]:
             texts = [text[number % len(text)] for text in streams.wordings.values()]
             endless.prompts = np.asarray(encode_text(texts), np.float32)
             state = endless.open(config, part)
-            seen = drift.begin(state, opening.target.shape[1:], moments)
+            seen = drift.begin(state, opening.target.shape[1:], _ends(endless))
             seen, _ = endless.watch(config, seen, opening)
             kept = np.asarray(seen.kept)
             pictures += [(case, kept[:, place]) for place, case in enumerate(part)]
@@ -117,7 +116,9 @@ def _switches(streams: LongStreams, mode: Mode) -> tuple[dict[str, float], list[
         into = [Case((case.style + 1) % len(names), case.clip) for case in part]
         opening, _ = endless.rounds(config, part, streams.loops)
         _, later = endless.rounds(config, into, streams.loops)
-        seen = drift.begin(endless.open(config, part), opening.target.shape[1:])
+        shape = opening.target.shape[1:]
+        # The same program as above, though nobody looks at these pictures.
+        seen = drift.begin(endless.open(config, part), shape, _ends(endless))
         seen, _ = endless.watch(config, seen, opening)
         prompts = endless.prompts_of(config, into)
         turned = jax.jit(set_prompt, static_argnums=1)(
@@ -148,6 +149,11 @@ def _switches(streams: LongStreams, mode: Mode) -> tuple[dict[str, float], list[
         for name, change in lost.items()
     ]
     return values, checks
+
+
+def _ends(endless: Endless) -> range:
+    """The last frames of the first loop."""
+    return range(endless.period - _COMPARED + 1, endless.period + 1)
 
 
 main = command("steering", steer)

@@ -63,7 +63,7 @@ def test_numbers_are_those_of_the_stream_itself(endless):
     # The second stream sees something else here and must not matter.
     places = np.arange(PERIOD + 3) % PERIOD
     clip = np.stack([LOOPS[0, places], LOOPS[0, places[::-1]]], axis=1)
-    pictures, _, _ = play(settings(batch=2, commit="lagged", hold=0), clip)
+    pictures, _, _ = play(settings(batch=2, commit="lagged"), clip)
     np.testing.assert_allclose(sepia.pictures[0], pictures[0, 0], atol=1)
     np.testing.assert_allclose(sepia.pictures[1], pictures[-1, 0], atol=1)
     for run in (sepia, lost):
@@ -143,7 +143,7 @@ def test_script_from_files_to_files(tmp_path, monkeypatch, capsys, own_flags):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"window": 33}, "--window=33: take a multiple of 8"),
+        ({"window": 60}, "--window=60: take a multiple of 8"),
         ({"frames": 300, "window": 200}, "a slope needs 4 loops"),
         ({"free_after": 200}, "--free_after=200"),
         ({"batch": 0}, "--batch=0: take at least 1"),
