@@ -33,7 +33,7 @@ _WORDING = flags.DEFINE_enum(
     "wording", "held_out", ["held_out", "training"], "Which prompts ask for the style."
 )
 WINDOW = flags.DEFINE_integer("window", 200, "Frames of a loop; a multiple of 8.")
-_BATCH = flags.DEFINE_integer("batch", 16, "Streams that run side by side.")
+_BATCH = flags.DEFINE_integer("batch", 16, "Streams side by side at most.")
 _PRECISION = flags.DEFINE_enum(
     "precision", "bfloat16", PRECISIONS, "Of the stream; 8 bits of its dense layers."
 )
@@ -80,11 +80,13 @@ def load_long_streams() -> LongStreams:
     wordings = {style.name: known[style.name] for style in styles}
     names, loops = _load()
     cases = [Case(s, c) for s in range(len(styles)) for c in range(len(loops))]
+    # As many batches as it takes, all of one size.
+    batches = -(-len(cases) // _BATCH.value)
     # Layers in a loop: at this batch it costs no speed and compiles much sooner.
     stream = StreamConfig(
         height=_SIZE.value,
         width=_SIZE.value,
-        batch=min(_BATCH.value, len(cases)),
+        batch=-(-len(cases) // batches),
         anchor=_ANCHOR.value,
         unroll=False,
         **fields_of(_PRECISION.value, jax.default_backend()),
