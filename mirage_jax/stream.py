@@ -25,7 +25,9 @@ from mirage_jax.cache import FrameCache
 from mirage_jax.config import DOWNSAMPLE, TEXT_WIDTH, ModelConfig
 from mirage_jax.denoiser import Condition, condition, denoise_frame, prompt_slots
 from mirage_jax.errors import MirageError
+from mirage_jax.frame_compiler import frame_options
 from mirage_jax.monitor import Monitor, new_monitor
+from mirage_jax.ranges import check_choices
 from pallas_kernels.eight_bit import LARGEST
 
 Params = dict[str, Any]
@@ -88,25 +90,13 @@ class StreamConfig:
                 f"take for example {cell * max(1, round(self.height / cell))}x"
                 f"{cell * max(1, round(self.width / cell))}"
             )
-        if self.steps not in flow.STEP_COUNTS:
-            raise MirageError(f"steps={self.steps}: choose one of {flow.STEP_COUNTS}")
-        if self.commit not in COMMITS:
-            raise MirageError(f"commit={self.commit!r}: choose one of {COMMITS}")
+        check_choices(self, steps=flow.STEP_COUNTS, commit=COMMITS, kernels=KERNELS)
+        check_choices(self, dtype=DTYPES, eight_bit=EIGHT_BITS, linear=LINEARS)
         if self.batch < 1 or self.hold < 0:
             raise MirageError(
                 f"batch={self.batch} hold={self.hold}: a batch has at least one "
                 "stream, and a source is held for 0 or more frames"
             )
-        if self.kernels not in KERNELS:
-            raise MirageError(f"kernels={self.kernels!r}: choose one of {KERNELS}")
-        if self.dtype not in DTYPES:
-            raise MirageError(f"dtype={self.dtype!r}: choose one of {DTYPES}")
-        if self.eight_bit not in EIGHT_BITS:
-            raise MirageError(
-                f"eight_bit={self.eight_bit!r}: choose one of {EIGHT_BITS}"
-            )
-        if self.linear not in LINEARS:
-            raise MirageError(f"linear={self.linear!r}: choose one of {LINEARS}")
         if self.linear == "triton" and self.eight_bit is None:
             raise MirageError(
                 "linear='triton' needs 8 bits: set eight_bit to one of "
@@ -399,9 +389,20 @@ def stream_step(
 def make_step(
     model: ModelConfig, stream: StreamConfig
 ) -> Callable[..., tuple[StreamState, Array]]:
-    """`stream_step` for fixed configurations, compiled, with the state donated."""
+    """`stream_step` for fixed configurations, compiled; state and source are donated.
+
+    The styled frame takes the source's place in the device's memory, and the state its
+    own: all addresses of a stream stay as they are, and a CUDA graph of its frame need
+    not be changed before it is started. A source from the host may be used again, one
+    on the device is gone.
+    """
     step = partial(stream_step, model=model, stream=stream)
-    return jax.jit(step, donate_argnums=1)
+    return jax.jit(
+        step,
+        donate_argnums=(1, 2),
+        keep_unused=True,  # also what is only written needs its place
+        compiler_options=frame_options(),
+    )
 
 
 def make_scan(
@@ -413,4 +414,4 @@ def make_scan(
         step = partial(stream_step, params, model=model, stream=stream)
         return jax.lax.scan(step, state, clip)
 
-    return jax.jit(scan, donate_argnums=1)
+    return jax.jit(scan, donate_argnums=1, compiler_options=frame_options())
