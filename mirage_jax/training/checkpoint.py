@@ -6,6 +6,7 @@ Arrays are stored whole, whatever mesh they were trained on, and so load on any 
 Of several processes the first one reads and writes, and the others hear from it.
 """
 
+import math
 import pathlib
 import shutil
 import sys
@@ -152,15 +153,14 @@ class Checkpoints:
         Raises:
           MirageError: all are damaged, or they belong to another model.
         """
-        arrays, found = _flatten(like), False
-        elapsed = 0.0
-        if self._manager is not None and (newest := self._newest(self._manager, arrays)):
-            (arrays, elapsed), found = newest, True
-        found, elapsed = from_first(np.array([found, elapsed], np.float64))
-        if not found:
+        arrays, elapsed = _flatten(like), math.nan
+        if self._manager is not None:
+            arrays, elapsed = self._newest(self._manager, arrays) or (arrays, elapsed)
+        elapsed = float(from_first(np.array(elapsed)))
+        if math.isnan(elapsed):  # nothing was found
             return None
         arrays = {name: from_first(array) for name, array in arrays.items()}
-        return _unflatten(like, arrays), float(elapsed)
+        return _unflatten(like, arrays), elapsed
 
     def _newest(
         self, manager: ocp.CheckpointManager, like: dict[str, np.ndarray]
