@@ -1,7 +1,7 @@
 """A training of the smallest model on whatever mesh and processes, for the tests.
 
-    python tests/mesh_training.py '{"workdir": ..., "steps": ..., "data": ..., "fsdp": ...,
-     "coordinator": "", "processes": 0, "process": -1}'
+python tests/mesh_training.py '{"workdir": ..., "steps": ..., "data": ..., "fsdp": ...,
+ "coordinator": "", "processes": 0, "process": -1}'
 """
 
 import json
@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-
 import toy_model
+
 from mirage_jax.config import MODELS
 from mirage_jax.denoiser import denoise_clip, init_denoiser
 from mirage_jax.training import mesh as meshes

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import mesh_training
 import numpy as np
 import pytest
 
-import mesh_training
 from mirage_jax.chips import CHIPS
 from mirage_jax.config import MODELS
 from mirage_jax.errors import MirageError

@@ -19,7 +19,7 @@ from mirage_jax.errors import MirageError
 
 AXES = ("data", "fsdp")
 SMALL = 2**14
-"""Arrays of fewer elements are copied: to gather them takes longer than to hold them."""
+"""Arrays of fewer elements are copied: gathering them takes longer than it saves."""
 
 
 @dataclasses.dataclass(frozen=True)
