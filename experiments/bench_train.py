@@ -147,7 +147,8 @@ def _measure(
     data = place(data, copied(data, mesh))
     rate = np.float32(1e-4)
     begin = time.perf_counter()
-    lowered = make_step(config, loss, state, mesh).lower(state, data, rate)
+    whole_step: Any = make_step(config, loss, state, mesh)
+    lowered = whole_step.lower(state, data, rate)
     quick: Any = None if jax.default_backend() == "gpu" else QUICK
     step = lowered.compile(compiler_options=quick)
     compile_seconds = time.perf_counter() - begin

@@ -1,9 +1,10 @@
 """A training of the smallest model on whatever mesh and processes, for the tests.
 
-python tests/mesh_training.py '{"workdir": ..., "steps": ..., "data": ..., "fsdp": ...,
- "coordinator": "", "processes": 0, "process": -1}'
+Its one argument is a JSON object: workdir, data and fsdp of the mesh, and, if wanted,
+remat and fields of HostsConfig and TrainConfig.
 """
 
+import functools
 import json
 import sys
 from typing import Any
@@ -29,7 +30,9 @@ def fresh() -> Any:
     return toy_model.lively(shapes)
 
 
-def loss(params: Any, key: jax.Array, data: Any, step: jax.Array) -> Any:
+def loss(
+    params: Any, key: jax.Array, data: Any, step: jax.Array, remat: str = "none"
+) -> Any:
     clips, frames, channels = 2, 3, MODEL.codec.channels
     keys = jax.random.split(key, 3)
     shape = (clips, frames, 2, 2, channels)
@@ -47,7 +50,7 @@ def loss(params: Any, key: jax.Array, data: Any, step: jax.Array) -> Any:
         jnp.ones((clips, frames)),
         data["prompts"][:clips],
         jnp.zeros(clips, bool),
-        remat="full",
+        remat=remat,
     )
     return jnp.square(found - clean).mean(), {}
 
@@ -60,11 +63,8 @@ def main(settings: dict[str, Any]) -> None:
     mesh = meshes.make_mesh(
         meshes.MeshConfig(settings.pop("data"), settings.pop("fsdp"))
     )
-    workdir = settings.pop("workdir")
-    config = TrainConfig(
-        **{"optimiser": "muon", "warmup_steps": 1, "log_every": 1, "picture_every": 0}
-        | settings
-    )
+    workdir, remat = settings.pop("workdir"), settings.pop("remat", "none")
+    config = TrainConfig(warmup_steps=1, log_every=1, picture_every=0, **settings)
     keys = jax.random.split(jax.random.key(3), 2)
     data = {
         "latents": jax.random.normal(keys[0], (8, 3, 2, 2, MODEL.codec.channels)),
@@ -74,7 +74,7 @@ def main(settings: dict[str, Any]) -> None:
         workdir,
         config,
         fresh(),
-        [loss],
+        [functools.partial(loss, remat=remat)],
         lambda step: 0,
         data,
         mesh=mesh,

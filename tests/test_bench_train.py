@@ -39,7 +39,7 @@ def cheap(model, batch, loss):
 
 def run(out, **settings):
     importlib.reload(bench_train)  # other scripts have flags of the same names
-    bench_train.make_denoiser_loss = cheap
+    bench_train.make_denoiser_loss = cheap  # type: ignore[assignment]
     flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(out=str(out), **TINY | settings):
         bench_train.main(["bench_train"])

@@ -11,10 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import mesh_training
 import numpy as np
 import pytest
 
+from configs import train_880m
+from configs import train_denoiser as train_denoiser_settings
+from experiments import train_denoiser
 from mirage_jax.chips import CHIPS
 from mirage_jax.config import MODELS
 from mirage_jax.errors import MirageError
@@ -85,6 +89,32 @@ def test_the_largest_axis_that_can_be_split_is():
 def test_a_wrong_number_of_a_process_is_named(process):
     with pytest.raises(MirageError, match=f"process={process} of processes=2"):
         join(HostsConfig("127.0.0.1:1", 2, process))
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ({"mesh": {"fsdp": 2}}, "fsdp=2"),
+        ({"hosts": {"coordinator": "127.0.0.1:1"}}, "process=-1 of processes=0"),
+        ({"loss": {"remat": "some"}}, "remat='some'"),
+    ],
+)
+def test_the_script_names_wrong_settings(change, named):
+    config = train_880m.get_config()
+    config.update({"data": "synthetic", "codec": "", "model": "test"})
+    config.update(change)
+    with pytest.raises(MirageError, match=named):
+        train_denoiser.run(config)
+
+
+@pytest.mark.parametrize("stage", ["diffusion", "pixel"])
+def test_settings_of_the_880m_model_are_those_of_the_default_one(stage):
+    config = train_880m.get_config(stage).to_dict()
+    default = train_denoiser_settings.get_config(stage).to_dict()
+    assert config.keys() == default.keys()
+    assert config["model"] == "lsd_880m" and config["workdir"] != default["workdir"]
+    assert config["loss"] == default["loss"] | {"remat": "full"}
+    assert set(config["pattern"]) <= set(range(len(config["sizes"])))
 
 
 def test_one_process_is_left_alone(monkeypatch):
@@ -169,7 +199,10 @@ def test_splitting_changes_where_arrays_lie_and_nothing_else():
 
 @pytest.mark.slow
 def test_two_processes_train_like_one_with_two_devices(tmp_path):
-    """With weights split over both; then one process reads what they saved."""
+    """With weights split over both, and layers computed again, which changes nothing.
+
+    Then one process reads what they saved.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -179,7 +212,7 @@ def test_two_processes_train_like_one_with_two_devices(tmp_path):
         settings["workdir"] = str(tmp_path / folder)
         return start(["tests/mesh_training.py", json.dumps(settings)], devices)
 
-    joined = {"coordinator": address, "processes": 2}
+    joined = {"coordinator": address, "processes": 2, "remat": "full"}
     both = [run("two", 1, process=process, **joined) for process in range(2)]
     for process in both:
         assert end(process).endswith("trained to step 3\n")
@@ -201,6 +234,29 @@ def test_two_processes_train_like_one_with_two_devices(tmp_path):
     assert [int(state.step) for state in saved] == [3, 3]
     for x, y in zip(*(jax.tree.leaves(state.ema) for state in saved), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+
+
+def test_what_is_computed_again_is_not_kept():
+    params = jax.eval_shape(mesh_training.fresh)
+    data = {
+        "latents": jnp.zeros((8, 3, 2, 2, mesh_training.MODEL.codec.channels)),
+        "prompts": jnp.zeros((2, 384)),
+    }
+
+    def kept(remat: str) -> int:
+        def backward(params):
+            def value(params):
+                key, step = jax.random.key(0), jnp.int32(0)
+                return mesh_training.loss(params, key, data, step, remat)[0]
+
+            return jax.vjp(value, params)[1]
+
+        leaves = jax.tree.leaves(jax.eval_shape(backward, params))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+    weights = sum(4 * leaf.size for leaf in jax.tree.leaves(params))
+    none, light, full = (kept(name) - weights for name in ("none", "light", "full"))
+    assert none > 1.3 * light > 1.3 * 1.3 * full, (none, light, full)
 
 
 def test_work_of_a_clip_counts_what_its_frames_can_see():

@@ -96,6 +96,7 @@ def whole(leaf: jax.Array) -> jax.Array:
     All hosts must call it together. An array that is copied anyway is not moved.
     """
     if not leaf.is_fully_replicated:
+        assert isinstance(leaf.sharding, NamedSharding)
         everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
         leaf = jax.jit(_identity, out_shardings=everywhere)(leaf)
     return leaf.addressable_data(0)
