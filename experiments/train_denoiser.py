@@ -5,7 +5,7 @@
     python -m experiments.train_denoiser --config=configs/train_denoiser.py:pixel \
         --config.init=runs/denoiser_diffusion/denoiser.safetensors
 
-Trains on all local devices; started again, it goes on where it was. Writes
+Trains on all devices of all hosts; started again, it goes on where it was. Writes
 denoiser.safetensors (the running average of the weights), checkpoints, pictures and
 TensorBoard events into the work folder. `--config.data=synthetic --config.model=test
 --config.codec=` is a smoke run with an untrained codec.
@@ -41,7 +41,9 @@ from mirage_jax.training.denoiser import (
     style_names,
 )
 from mirage_jax.training.history import HistoryAugmentation
+from mirage_jax.training.hosts import HostsConfig, join, leads
 from mirage_jax.training.loop import train
+from mirage_jax.training.mesh import MeshConfig, make_mesh
 from mirage_jax.training.optimiser import TrainConfig
 from mirage_jax.training.prompts import (
     PromptAugmentation,
@@ -49,6 +51,7 @@ from mirage_jax.training.prompts import (
     sample_prompts,
 )
 from mirage_jax.training.vgg import load_vgg
+from mirage_jax.training.work import clip_work
 from mirage_jax.weights import load_codec, load_weights, save_weights
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/train_denoiser.py")
@@ -130,6 +133,8 @@ def _picture(
 
 def run(config: config_dict.ConfigDict) -> None:
     """One stage; raises MirageError for what the user can cure."""
+    join(HostsConfig(**config.hosts))
+    mesh = make_mesh(MeshConfig(**config.mesh))
     profile = Profile(config.profile_dir, "step")
     model = model_config(config.model)
     if config.codec:
@@ -184,8 +189,12 @@ def run(config: config_dict.ConfigDict) -> None:
         ),
         restore=config.restore,
         profile=profile,
+        mesh=mesh,
         samples=[len(names) * config.draws] * len(batches),
+        work=[clip_work(model, batch.size, batch.frames) for batch in batches],
     )
+    if not leads():
+        return
     path = pathlib.Path(config.workdir) / "denoiser.safetensors"
     digest = save_weights(path, jax.device_get(state.ema), model.denoiser)
     print(f"{path}: step {int(state.step)}, sha256 {digest[:16]}")
