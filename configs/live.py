@@ -37,11 +37,33 @@ def get_config() -> config_dict.ConfigDict:
     c.port = 8765
     # More names, comma-separated, by which browsers may call this machine.
     c.names = ""
+    # How pages send and get pictures: "websocket" (a JPEG of every frame), "webrtc"
+    # (video, with a WebSocket where that finds no way), or "auto": WebRTC for other
+    # machines, where aiortc is installed.
+    c.transport = "auto"
     # PEM files; without them one is made and kept, where TLS is needed.
     c.certificate = ""
     c.key = ""
     # Open the page in a browser.
     c.browser = True
+    # A stream of the server's own, which takes a seat and needs no page: "pattern",
+    # "camera:0", "screen:640x480+0+0", an address (rtsp://, http://) or a video file.
+    # The server ends with it, or after so many seconds of it; 0: not before.
+    c.source = ""
+    c.source_seconds = 0.0
+    # With which it can be watched: 16 to 128 letters, digits, - or _, chosen at random;
+    # "": a new one at every start.
+    c.source_key = ""
+    # Where the styled pictures go besides pages: of the server's own stream, else of
+    # the first client that is there. A file (.mp4 or .mkv; an older one stays), an
+    # address (rtmp://, srt://, udp://), and a camera that other programs can choose.
+    c.record = ""
+    c.push = ""
+    c.virtual_camera = False
+    # A folder into which clients may record on the server; "": they may not. For how
+    # long at a time.
+    c.recordings = ""
+    c.recording_seconds = 3600.0
     # A frame that waited longer for the device is skipped.
     c.deadline_ms = 200.0
     # A frame waits so long for those of other clients, to be styled together.
@@ -49,7 +71,7 @@ def get_config() -> config_dict.ConfigDict:
     # A client that sends no frame for so long is closed, or that stays so long; 0: no.
     c.idle_seconds = 60.0
     c.session_seconds = 0.0
-    # Limits of what a client may send, and of open connections.
+    # Limits of what a client may send, and of open connections, viewers among them.
     c.connections = 16
     c.frame_bytes = 2 << 20
     c.frame_pixels = 1920 * 1080

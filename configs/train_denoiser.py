@@ -42,6 +42,12 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
         model="default",  # a name in mirage_jax.config.MODELS
         restore=True,
         profile_dir="",  # folder for a trace of some steps (docs/profiling.md)
+        # Devices that draw batches of their own, and those among them that share one
+        # copy of the weights and the optimiser's state; -1: all that are left.
+        mesh=dict(data=-1, fsdp=1),
+        # Several processes without Slurm: address:port of the first one, how many they
+        # are, and the number of this one.
+        hosts=dict(coordinator="", processes=0, process=-1),
         # The frame sizes, and what the steps use in turn: clips of each size, then
         # each of the modes of the roll-outs, at the first size.
         sizes=(512,) if rollout else (512, 256),
@@ -58,6 +64,8 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
             perceptual=0.05 if pixel else 0.0,
             decoded=4 if pixel else 1,
             missing_source=0.25,
+            # What a layer computes again to save memory: "none", "light" or "full".
+            remat="none",
         ),
         mix=dict(
             all_noise=0.65 if pixel else 0.45,

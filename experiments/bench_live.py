@@ -7,15 +7,18 @@ client plays the demo's clip as its camera, `--rate` frames a second, and sends 
 newest frame as JPEG when the page would: one while the device works, a second shortly
 before it is free. Glass to glass is the time from the moment at which the camera has
 the frame until the styled picture is decoded again; a browser adds its camera's and its
-screen's own delay. Writes one JSON file; fails where a client gets fewer than two
-frames.
+screen's own delay. With `--recording` each size is measured once more while the first
+client's pictures are written to a file. Writes one JSON file; fails where a client gets
+fewer than two frames, or a recording none.
 """
 
 import asyncio
 import dataclasses
 import os
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -28,6 +31,7 @@ from experiments.command import command
 from mirage_jax.live.access import Access
 from mirage_jax.live.device import SeatedStreams
 from mirage_jax.live.engine import Engine
+from mirage_jax.live.outputs import Outputs
 from mirage_jax.live.pictures import decode_picture, encode_picture
 from mirage_jax.live.protocol import (
     Hello,
@@ -39,10 +43,12 @@ from mirage_jax.live.protocol import (
 )
 from mirage_jax.live.server import LiveServer
 from mirage_jax.live.settings import LiveSettings
+from mirage_jax.live.sink_thread import SinkThread
 from mirage_jax.results import Result, device_setup, write_results
 from mirage_jax.text import encode_text
 from mirage_jax.video.frame_size import fit_frame
 from mirage_jax.video.reader import VideoReader
+from mirage_jax.video.sinks import sink_openers
 from mirage_jax.weights import load_model
 from pallas_kernels import device as cards
 
@@ -51,6 +57,7 @@ _SIZES = flags.DEFINE_list("sizes", ["256"], "Sides of square frames, or 288x512
 _CLIENTS = flags.DEFINE_integer("clients", 1, "Clients, each with a seat.")
 _RATE = flags.DEFINE_float("rate", 30.0, "Frames a second of every camera.")
 _SECONDS = flags.DEFINE_float("seconds", 20.0, "To measure, after the warm-up.")
+_RECORDING = flags.DEFINE_bool("recording", False, "Also while a file is written.")
 _OUT = flags.DEFINE_string(
     "out", None, "Results; docs/results/live_<model>_<device>.json by default."
 )
@@ -84,15 +91,23 @@ def run() -> bool:
     failed = False
     heads = ("clients", "fps", "device", "glass p50", "p99")
     print(f"{'size':>9}", *(f"{head:>10}" for head in heads))
-    for size in _SIZES.value:
-        seen, warm_up = asyncio.run(measure(size))
-        found = results_of(f"{size}/{_CLIENTS.value}", seen, warm_up)
+    rounds = [(size, False) for size in _SIZES.value]
+    if _RECORDING.value:
+        rounds = [(size, on) for size in _SIZES.value for on in (False, True)]
+    for size, recording in rounds:
+        seen, warm_up, recorded = asyncio.run(measure(size, recording))
+        end = "_recording" if recording else ""
+        found = results_of(f"{size}/{_CLIENTS.value}", seen, warm_up, end)
+        if recording:
+            found.append(Result(f"recorded/{size}", recorded, "frames"))
+            failed |= not recorded
         results += found
         failed |= any(len(one.delays) < 2 for one in seen)
         fps, step, p50, p99 = (found[i].value for i in range(4))
         print(
             f"{size:>9} {_CLIENTS.value:>10} {fps:>10.1f}",
             *(f"{value:>7.1f} ms" for value in (step, p50, p99)),
+            "recording" if recording else "",
             flush=True,
         )
     card = cards.present()
@@ -112,25 +127,27 @@ def run() -> bool:
     return failed
 
 
-def results_of(path: str, seen: Sequence[Seen], warm_up: float) -> list[Result]:
-    """Numbers of one size; `path` is size/clients."""
+def results_of(
+    path: str, seen: Sequence[Seen], warm_up: float, end: str = ""
+) -> list[Result]:
+    """Numbers of one size; `path` is size/clients, `end` is added to their names."""
     delays = 1000 * np.array([delay for one in seen for delay in one.delays] or [1e6])
     counts = [len(one.delays) for one in seen]
     steps = [one.statistics.device_ms for one in seen if one.statistics]
     p50, p99 = np.percentile(delays, (50, 99))
     low = "lower"
     return [
-        Result(f"fps/{path}", min(counts) / _SECONDS.value, "frames/s"),
-        Result(f"step_ms/{path}", float(np.mean(steps or [0])), "ms", low),
-        Result(f"glass_to_glass_ms/{path}/p50", float(p50), "ms", low),
-        Result(f"glass_to_glass_ms/{path}/p99", float(p99), "ms", low),
-        Result(f"fairness/{path}", min(counts) / max(1, *counts), ""),
-        Result(f"warm_up_s/{path}", warm_up, "s", low),
+        Result(f"fps{end}/{path}", min(counts) / _SECONDS.value, "frames/s"),
+        Result(f"step_ms{end}/{path}", float(np.mean(steps or [0])), "ms", low),
+        Result(f"glass_to_glass_ms{end}/{path}/p50", float(p50), "ms", low),
+        Result(f"glass_to_glass_ms{end}/{path}/p99", float(p99), "ms", low),
+        Result(f"fairness{end}/{path}", min(counts) / max(1, *counts), ""),
+        Result(f"warm_up_s{end}/{path}", warm_up, "s", low),
     ]
 
 
-async def measure(size: str) -> tuple[list[Seen], float]:
-    """Runs server and clients: (what each saw, seconds of the warm-up)."""
+async def measure(size: str, recording: bool) -> tuple[list[Seen], float, int]:
+    """Runs server and clients: (what each saw, seconds of the warm-up, recorded)."""
     values = live.get_config().to_dict()
     del values["kind"]
     settings = LiveSettings.from_values(
@@ -142,7 +159,11 @@ async def measure(size: str) -> tuple[list[Seen], float]:
     engine = Engine(SeatedStreams(load_model(_MODEL.value), config), settings.limits())
     clip = read_clip(config.height, config.width)
     stop, port = asyncio.Event(), asyncio.get_running_loop().create_future()
-    server = LiveServer(settings, engine, Access(), encode_text)
+    folder = tempfile.TemporaryDirectory()
+    record = str(Path(folder.name, "recording.mp4")) if recording else ""
+    openers = sink_openers(config.height, config.width, record, "", False)
+    outputs = Outputs([SinkThread(name, opener) for name, opener in openers.items()])
+    server = LiveServer(settings, engine, Access(), encode_text, outputs=outputs)
     serving = asyncio.create_task(server.serve(stop, port.set_result))
     begin = time.perf_counter()
     url = f"http://127.0.0.1:{await port}/ws"
@@ -153,7 +174,8 @@ async def measure(size: str) -> tuple[list[Seen], float]:
     await asyncio.gather(*(watch(url, clip, one) for one in seen))
     stop.set()
     await serving
-    return seen, warm_up
+    with folder:
+        return seen, warm_up, outputs.written
 
 
 def read_clip(height: int, width: int) -> list[np.ndarray]:

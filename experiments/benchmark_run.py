@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.backends_used import backends_used
-from experiments.call_timing import back_to_back, time_calls, waited_calls
+from experiments.call_timing import Call, back_to_back, time_calls, waited_calls
 from experiments.frame_programs import LEFT_OUT, ExactFrame, FrameProgram, outcome
 from experiments.frame_report import (
     cost_results,
@@ -30,8 +30,9 @@ from experiments.frame_timing import (
 from experiments.named_model import NamedModel
 from experiments.program_memory import planned_memory
 from experiments.side_by_side import compile_side_by_side
+from experiments.source_feed import SourceFeed
 from mirage_jax.chips import Chip
-from mirage_jax.device_weights import device_weights
+from mirage_jax.device_weights import held_weights
 from mirage_jax.evaluation.clips import to_and_fro
 from mirage_jax.precision import fields_of, precision_of
 from mirage_jax.results import Result
@@ -117,9 +118,13 @@ class Run:
         return row_of(stream) in self._steps
 
     def stages(self, streams: Sequence[StreamConfig], commits: Sequence[str]) -> None:
-        """Stages of the rows that were right, and other commits of the first one."""
+        """Stages of the rows that were right, and other commits of the first one.
+
+        Of the first row's precision alone: each row costs three more programs.
+        """
         model = self.named.config
-        streams = [s for s in streams if self.right(s)]
+        kind = precision_of(streams[0])
+        streams = [s for s in streams if self.right(s) and precision_of(s) == kind]
         programs: dict[str, Any] = {}
         for s in streams:
             for part in LEFT_OUT:
@@ -131,16 +136,19 @@ class Run:
         compiled = self._compile(programs)
         for s in streams:
             row, params = row_of(s), self._params(s)
-            sources = self._sources(s)
+            sources = jax.device_put(self._sources(s))
             encode = jax.jit(encode_frame, static_argnums=(1, 2))
             latents = [encode(params, model, s, source) for source in sources]
-            calls = {"frame": self._call(s, self._steps[row], sources)}
+            calls = {"frame": self._call(s, self._steps[row])}
             for path, program in programs.items():
                 name = path.removeprefix(f"{row}/")
                 if name == path or path not in compiled:
                     continue
-                given = latents if program.without == "encode" else sources
-                calls[name] = self._call(program.stream, compiled[path], given)
+                if program.without is None:
+                    calls[name] = self._call(program.stream, compiled[path])
+                else:
+                    given = latents if program.without == "encode" else sources
+                    calls[name] = self._part_call(program, compiled[path], given)
             found = rounds_of(calls, self.amounts.rounds, self.amounts.calls)
             self.add(stage_results(row, stages_of(found, s.steps)))
 
@@ -154,7 +162,7 @@ class Run:
         for path, step in compiled.items():
             s = programs[path].stream
             try:
-                call, carry = self._call(s, step, self._sources(s))
+                call, carry = self._call(s, step)
                 calls, _ = time_calls(call, carry, self.amounts.batches)
             except jax.errors.JaxRuntimeError as error:  # no memory for so many
                 self._refuse(path, error)
@@ -199,9 +207,9 @@ class Run:
     def _check(self, stream: StreamConfig, step: Any, exact: Any) -> bool:
         """Whether a frame in the middle of a stream is that of the definition."""
         params, row = self._params(stream), row_of(stream)
-        call, state = self._call(stream, step, self._sources(stream))
+        call, state = self._call(stream, step)
         for _ in range(self.named.config.denoiser.ring + 2):
-            state, _ = call(state)
+            state, _ = call.run(state)
         source = jnp.asarray(self.clip[-1:])
         wanted = exact(self.named.params, state, source)
         state, picture = step(params, state, source)
@@ -223,7 +231,7 @@ class Run:
 
     def _time(self, stream: StreamConfig, step: Any, transfers: bool) -> None:
         row, count = row_of(stream), self.amounts.frames
-        call, carry = self._call(stream, step, self._sources(stream))
+        call, carry = self._call(stream, step)
         times, carry = waited_calls(call, carry, count)
         together, carry = back_to_back(call, carry, count)
         model = self.named.config
@@ -248,24 +256,48 @@ class Run:
         """Weights as this stream reads them; those of a precision are shared."""
         key = StreamConfig(dtype=stream.dtype, eight_bit=stream.eight_bit)
         if key not in self._weights:
-            convert = jax.jit(device_weights, static_argnums=1)
-            self._weights[key] = convert(self.named.params, key)
+            self._weights[key] = held_weights(self.named.params, key)
         return self._weights[key]
 
-    def _call(self, stream: StreamConfig, step: Any, given: Sequence[Any]) -> Any:
-        """A step as `call_timing` takes it, on these sources in turn; a fresh state."""
-        params, turn = self._params(stream), itertools.cycle(given)
-        state = jax.jit(FrameProgram(self.named.config, stream).open)(params)
-        return lambda state: step(params, state, next(turn)), state
+    def _call(self, stream: StreamConfig, step: Any) -> tuple[Call, Any]:
+        """The step as `call_timing` takes it, on real frames; a fresh state."""
+        params, feed = self._params(stream), SourceFeed(self._sources(stream))
+        call = Call(lambda state: step(params, state, feed.take()), feed.ready)
+        return call, self._fresh(stream)
 
-    def _sources(self, stream: StreamConfig) -> list[Any]:
-        """The clip to and fro on the device; every stream begins at another moment."""
+    def _part_call(
+        self, program: FrameProgram, step: Any, given: Sequence[Any]
+    ) -> tuple[Call, Any]:
+        """The same of a program without a stage, which uses up nothing but its carry.
+
+        Args:
+          program: what was compiled.
+          step: compiled.
+          given: sources or their latents, on the device.
+        """
+        params, turn = self._params(program.stream), itertools.cycle(given)
+
+        def run(carry: Any) -> tuple[Any, Any]:
+            state, spare = carry
+            state, result = step(params, state, next(turn), spare)
+            return (state, None if program.without == "decode" else result), result
+
+        s = program.stream
+        spare = jnp.zeros((s.batch, s.height, s.width, 3), jnp.uint8)
+        carry = None if program.without == "decode" else spare
+        return Call(run), (self._fresh(s), carry)
+
+    def _fresh(self, stream: StreamConfig) -> Any:
+        program = FrameProgram(self.named.config, stream)
+        return jax.jit(program.open)(self._params(stream))
+
+    def _sources(self, stream: StreamConfig) -> list[np.ndarray]:
+        """The clip to and fro on the host; every stream begins at another moment."""
         order = _order(len(self.clip))
         count, streams = len(order), stream.batch
         moments = range(count if streams == 1 else min(count, BATCHED_SOURCES))
         begins = np.arange(streams) * count // streams
-        sources = [self.clip[order[(m + begins) % count]] for m in moments]
-        return [jax.block_until_ready(jax.device_put(source)) for source in sources]
+        return [self.clip[order[(m + begins) % count]] for m in moments]
 
     def _on_host(self) -> Iterator[np.ndarray]:
         return itertools.cycle(self.clip[[moment]] for moment in _order(len(self.clip)))

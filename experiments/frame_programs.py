@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from experiments.pass_programs import committed, exact_stream
 from mirage_jax.config import TEXT_WIDTH, ModelConfig
+from mirage_jax.frame_compiler import frame_options
 from mirage_jax.stream import (
     Params,
     StreamConfig,
@@ -52,8 +53,14 @@ class FrameProgram:
     without: str | None = None
 
     def __call__(
-        self, params: Params, state: StreamState, given: Array
+        self,
+        params: Params,
+        state: StreamState,
+        given: Array,
+        spare: Array | None = None,
     ) -> tuple[StreamState, Array]:
+        """As the product's step; `spare` is a picture whose place the result takes."""
+        del spare
         m, s = self.model, self.stream
         latent = given
         if self.without != "encode":
@@ -78,7 +85,14 @@ class FrameProgram:
             step: Any = make_step(self.model, s)
             return step.lower(params, state, source)
         given = state.source if self.without == "encode" else source
-        return jax.jit(self, donate_argnums=1).lower(params, state, given)
+        program = jax.jit(
+            self,
+            donate_argnums=(1, 3),
+            keep_unused=True,
+            compiler_options=frame_options(),
+        )
+        spare = None if self.without == "decode" else source
+        return program.lower(params, state, given, spare)
 
     def open(self, params: Params) -> StreamState:
         """A fresh stream."""

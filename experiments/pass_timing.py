@@ -9,10 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.call_timing import time_calls
+from experiments.call_timing import Call, time_calls
 from experiments.frame_programs import open_some_stream
 from experiments.pass_programs import Pass
 from experiments.pass_report import Measured
+from mirage_jax.frame_compiler import frame_options
 from mirage_jax.profiling import STEPS, Profile
 from mirage_jax.stream import make_step
 from pallas_kernels import timing
@@ -72,7 +73,8 @@ class Job:
             return step.lower(params, state, self.source())
         program = self.runs if name == "pass" else self.runs.chained(self.passes)
         carry = jax.eval_shape(self.runs.carry, params["denoiser"])
-        return jax.jit(program, donate_argnums=1).lower(params["denoiser"], carry)
+        jitted = jax.jit(program, donate_argnums=1, compiler_options=frame_options())
+        return jitted.lower(params["denoiser"], carry)
 
     def open(self, params: Any) -> Any:
         """A fresh stream with some prompt."""
@@ -120,7 +122,7 @@ def measure(
         carry = run(denoiser, carry)
         return carry, carry[0]
 
-    passes, carry = time_calls(one_pass, carry, calls)
+    passes, carry = time_calls(Call(one_pass), carry, calls)
     found = dataclasses.replace(found, passes=passes)
     if profile_dir:
         carry = _trace(one_pass, carry, Profile(f"{profile_dir}/pass", "pass", 0))
@@ -134,15 +136,17 @@ def measure(
         found = dataclasses.replace(found, chained_ms=chained)
     del carry
     if "step" in job.compiled:
-        step, source = job.compiled["step"], job.source()
+        step = job.compiled["step"]
 
-        def one_frame(state: Any) -> tuple[Any, Any]:
-            return step(params, state, source)
+        def one_frame(carry: Any) -> tuple[Any, Any]:
+            state, picture = step(params, *carry)
+            return (state, picture), picture  # the next source: any picture will do
 
-        steps, state = time_calls(one_frame, jax.jit(job.open)(params), calls)
+        carry = (jax.jit(job.open)(params), job.source())
+        steps, carry = time_calls(Call(one_frame), carry, calls)
         found = dataclasses.replace(found, steps=steps)
         if profile_dir:
-            _trace(one_frame, state, Profile(f"{profile_dir}/step", "frame", 0))
+            _trace(one_frame, carry, Profile(f"{profile_dir}/step", "frame", 0))
     return found
 
 

@@ -23,8 +23,9 @@ from experiments.command import command
 from experiments.named_model import load_named
 from experiments.pass_programs import Pass, side_of, stream_of
 from mirage_jax.config import ModelConfig
-from mirage_jax.device_weights import device_weights
+from mirage_jax.device_weights import held_weights
 from mirage_jax.errors import MirageError
+from mirage_jax.frame_compiler import frame_options
 from mirage_jax.results import Result, device_setup, write_results
 from mirage_jax.stream import StreamConfig, decode_frame, encode_frame
 from pallas_kernels import device
@@ -56,7 +57,7 @@ def profile_kernels() -> None:
     named = load_named(_SIZE.value)
     model, side = named.config, side_of(_TOKENS.value, named.config)
     stream = stream_of(_COMBINATION.value, side, True)
-    params = jax.jit(device_weights, static_argnums=1)(named.params, stream)
+    params = held_weights(named.params, stream)
     programs = _programs(model, stream)
     if unknown := set(_PROGRAMS.value) - programs.keys():
         raise MirageError(f"--programs: {min(unknown)!r} is none of {list(programs)}")
@@ -107,7 +108,7 @@ def _programs(model: ModelConfig, stream: StreamConfig) -> dict[str, Program]:
 
 def _trace(call: Callable[..., Any], params: Any, carry: Any) -> Any:
     """The profile of some calls, after others that warm up."""
-    run = jax.jit(call, donate_argnums=1)
+    run = jax.jit(call, donate_argnums=1, compiler_options=frame_options())
     for _ in range(WARM_UP):
         carry = run(params, carry)
     jax.block_until_ready(carry)

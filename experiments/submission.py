@@ -113,7 +113,10 @@ def evidence(kind: str, record: Record, submission: Submission) -> dict[str, flo
         square = submission["height"] == submission["width"]
         names = [name for name in values if square and re.fullmatch(means, name)]
         return {name: values[name] for name in sorted(names)}
-    slopes = sorted((v, name) for name, v in values.items() if name.startswith(_SLOPE))
+    # A name with a mode behind the style is that of another stream than the ranked one.
+    slopes = sorted(
+        (v, name) for name, v in values.items() if re.fullmatch(f"{_SLOPE}[^/]+", name)
+    )
     return {name: value for value, name in slopes[:1]}
 
 

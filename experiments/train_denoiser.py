@@ -7,7 +7,7 @@
     python -m experiments.train_denoiser --config=configs/train_denoiser.py:rollout \
         --config.init=runs/denoiser_pixel/denoiser.safetensors
 
-Trains on all local devices; started again, it goes on where it was. Writes
+Trains on all devices of all hosts; started again, it goes on where it was. Writes
 denoiser.safetensors (the running average of the weights), checkpoints, pictures and
 TensorBoard events into the work folder. `--config.data=synthetic --config.model=test
 --config.codec=` is a smoke run with an untrained codec.
@@ -15,7 +15,7 @@ TensorBoard events into the work folder. `--config.data=synthetic --config.model
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,9 @@ from mirage_jax.training.denoiser import (
     style_names,
 )
 from mirage_jax.training.history import HistoryAugmentation
+from mirage_jax.training.hosts import HostsConfig, join, leads
 from mirage_jax.training.loop import LossFn, train
+from mirage_jax.training.mesh import MeshConfig, make_mesh
 from mirage_jax.training.optimiser import TrainConfig
 from mirage_jax.training.prompts import (
     PromptAugmentation,
@@ -53,6 +55,7 @@ from mirage_jax.training.prompts import (
 )
 from mirage_jax.training.rollout import RollOut, make_rollout_loss, parse_mode
 from mirage_jax.training.vgg import load_vgg
+from mirage_jax.training.work import SampleWork, clip_work
 from mirage_jax.weights import load_codec, load_weights, save_weights
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/train_denoiser.py")
@@ -132,10 +135,18 @@ def _picture(
     return np.round(255 * np.clip(grid, 0, 1)).astype(np.uint8)
 
 
+class _Program(NamedTuple):
+    """A loss, how often it uses a clip, and what a use is, where that was counted."""
+
+    loss: LossFn
+    draws: int
+    work: SampleWork | None
+
+
 def _programs(
     config: config_dict.ConfigDict, model: ModelConfig, loss: DenoiserLoss
-) -> list[tuple[LossFn, int]]:
-    """The losses that steps use, and how often each uses a clip."""
+) -> list[_Program]:
+    """What the steps can use, in the order that `pattern` counts in."""
     clips = [
         ClipBatch(
             size,
@@ -146,8 +157,13 @@ def _programs(
         )
         for size in config.sizes
     ]
-    programs: list[tuple[LossFn, int]] = [
-        (make_denoiser_loss(model, batch, loss), config.draws) for batch in clips
+    programs = [
+        _Program(
+            make_denoiser_loss(model, batch, loss),
+            config.draws,
+            clip_work(model, batch.size, batch.frames),
+        )
+        for batch in clips
     ]
     settings = config.rollout
     streams = dataclasses.replace(clips[0], frames=settings.frames)
@@ -157,12 +173,15 @@ def _programs(
         rollout = RollOut(
             *parse_mode(mode), settings.opening, settings.closing, settings.anchored
         )
-        programs.append((make_rollout_loss(model, streams, loss, rollout), 1))
+        one = make_rollout_loss(model, streams, loss, rollout)
+        programs.append(_Program(one, 1, None))
     return programs
 
 
 def run(config: config_dict.ConfigDict) -> None:
     """One stage; raises MirageError for what the user can cure."""
+    join(HostsConfig(**config.hosts))
+    mesh = make_mesh(MeshConfig(**config.mesh))
     profile = Profile(config.profile_dir, "step")
     model = model_config(config.model)
     if config.codec:
@@ -204,7 +223,7 @@ def run(config: config_dict.ConfigDict) -> None:
         config.workdir,
         settings,
         params,
-        [program for program, _ in programs],
+        [program.loss for program in programs],
         lambda step: used.index(pattern[step % len(pattern)]),
         data,
         pictures=lambda ema, data, key: _picture(
@@ -212,8 +231,12 @@ def run(config: config_dict.ConfigDict) -> None:
         ),
         restore=config.restore,
         profile=profile,
-        samples=[len(names) * draws for _, draws in programs],
+        mesh=mesh,
+        samples=[len(names) * program.draws for program in programs],
+        work=[program.work for program in programs],
     )
+    if not leads():
+        return
     path = pathlib.Path(config.workdir) / "denoiser.safetensors"
     digest = save_weights(path, jax.device_get(state.ema), model.denoiser)
     print(f"{path}: step {int(state.step)}, sha256 {digest[:16]}")

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mirage_jax.config import DOWNSAMPLE, CodecConfig
+from mirage_jax.convolution import Conv
 
 Params = dict[str, Any]
 
@@ -47,8 +48,8 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        y = nn.Conv(self.width, (3, 3), dtype=self.dtype)(nn.silu(x))
-        y = nn.Conv(
+        y = Conv(self.width, (3, 3), dtype=self.dtype)(nn.silu(x))
+        y = Conv(
             self.width, (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros
         )(nn.silu(y))
         return x + y
@@ -70,10 +71,10 @@ class Encoder(nn.Module):
             if level:
                 x = space_to_depth(x, 2)
             kernel = (1, 1) if level else (3, 3)
-            x = nn.Conv(width, kernel, dtype=self.dtype)(x)
+            x = Conv(width, kernel, dtype=self.dtype)(x)
             for _ in range(blocks):
                 x = ResidualBlock(width, self.dtype)(x)
-        z = nn.Conv(c.channels, (3, 3), dtype=self.dtype)(nn.silu(x))
+        z = Conv(c.channels, (3, 3), dtype=self.dtype)(nn.silu(x))
         z = z.astype(jnp.float32)
         return LATENT_LIMIT * jnp.tanh(z / LATENT_LIMIT)
 
@@ -87,15 +88,15 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, latents):
         c = self.config
-        x = nn.Conv(c.decoder_widths[0], (3, 3), dtype=self.dtype)(latents)
+        x = Conv(c.decoder_widths[0], (3, 3), dtype=self.dtype)(latents)
         for level, (width, blocks) in enumerate(
             zip(c.decoder_widths, c.decoder_blocks, strict=True)
         ):
             if level:
-                x = depth_to_space(nn.Conv(4 * width, (1, 1), dtype=self.dtype)(x), 2)
+                x = depth_to_space(Conv(4 * width, (1, 1), dtype=self.dtype)(x), 2)
             for _ in range(blocks):
                 x = ResidualBlock(width, self.dtype)(x)
-        x = nn.Conv(12, (3, 3), dtype=self.dtype)(nn.silu(x))
+        x = Conv(12, (3, 3), dtype=self.dtype)(nn.silu(x))
         return (depth_to_space(x, 2).astype(jnp.float32) + 1) / 2
 
 

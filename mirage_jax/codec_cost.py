@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from mirage_jax.codec import Decoder, Encoder, init_codec
 from mirage_jax.config import ModelConfig
+from mirage_jax.convolution import Conv
 from mirage_jax.cost_model import Stage, convolution_flops
 from mirage_jax.device_weights import narrowed
 from mirage_jax.stream import StreamConfig
@@ -57,11 +58,11 @@ def _convolutions(
     module: nn.Module, shape: tuple[int, ...]
 ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """(kernel, result), by shape, of each convolution that the module really calls."""
-    found = []
+    found: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
 
     def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         result = call(*args, **kwargs)
-        if isinstance(context.module, nn.Conv) and context.method_name == "__call__":
+        if isinstance(context.module, Conv) and context.method_name == "__call__":
             kernel = (*context.module.kernel_size, args[0].shape[-1], result.shape[-1])
             found.append((kernel, result.shape))
         return result

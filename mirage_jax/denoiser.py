@@ -15,6 +15,7 @@ the previous one) against the frame cache.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -43,6 +44,13 @@ from pallas_kernels.qk_norm_rope_commit import qk_norm_rope_commit
 
 Params = dict[str, Any]
 REFERENCE_CELLS = 32  # short side of the latent grid of a 512x512 frame
+REMAT: dict[str, Any] = {
+    "none": None,  # keeps everything
+    # Keeps the products with weights: norms, activations and attention run again.
+    "light": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    # Keeps what enters a layer: the whole layer runs again.
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 def init_denoiser(key: Array, config: ModelConfig) -> Params:
@@ -170,6 +178,15 @@ def clip_slot_bias(
     return jnp.concatenate([prompt, slots], axis=-1).transpose(0, 2, 1, 3)
 
 
+def _rematerialised(layer: Callable[..., Any], remat: str) -> Callable[..., Any]:
+    """A layer for a scan that keeps only what `remat` says."""
+    if remat == "none":
+        return layer
+    # In a scan nothing can be merged with the first computation anyway.
+    policy = REMAT[remat]
+    return jax.checkpoint(layer, prevent_cse=False, policy=policy)
+
+
 def denoise_clip(
     params: Params,
     config: ModelConfig,
@@ -183,12 +200,14 @@ def denoise_clip(
     *,
     dtype: Any = jnp.float32,
     backend: str | None = None,
+    remat: str = "none",
 ) -> Float[Array, "B T h w C"]:
     """Predicts the clean latents of all frames of a clip, each from its own past.
 
     Frame t sees itself and the `ring` frames before it, each at its own noise level
     (diffusion forcing, Chen et al. 2024). With `anchored`, frame 0 is an old frame
-    and is seen by all others through the anchor's bias.
+    and is seen by all others through the anchor's bias. `remat`, one of `REMAT`, is
+    what of a layer is computed again for its gradient and not kept (Chen et al. 2016).
     """
     c = config.denoiser
     b, frames, height, width, channels = noisy.shape
@@ -222,7 +241,7 @@ def denoise_clip(
         return block.apply(variables, residual, own, attend)
 
     layers = (params["blocks"], params["slot_bias"])
-    residual, _ = jax.lax.scan(layer, open_residual(x), layers)
+    residual, _ = jax.lax.scan(_rematerialised(layer, remat), open_residual(x), layers)
     head = Head(c, channels, dtype)
     variables = {"params": params["head"]}
     return head.apply(variables, residual, given.head, source, present)

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mirage_jax.convolution import filters_first
 from mirage_jax.errors import MirageError
 from mirage_jax.stream import StreamConfig
 from mirage_jax.transformer import DENSE, EIGHT_BIT
@@ -48,7 +49,10 @@ def held_weights(params: Params, stream: StreamConfig) -> Params:
       MirageError: as `device_weights`.
     """
     held = jax.jit(device_weights, static_argnums=1)(params, stream)
-    if jax.default_backend() == "cpu" and stream.unroll:
+    platform = jax.default_backend()
+    if platform == "gpu":
+        return jax.jit(filters_first)(held)
+    if platform == "cpu" and stream.unroll:
         return jax.jit(layers_apart)(held)
     return held
 

@@ -20,11 +20,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from mirage_jax import cache as frame_cache
-from mirage_jax import codec, flow
+from mirage_jax import codec, flow, monitor
 from mirage_jax.cache import FrameCache
 from mirage_jax.config import DOWNSAMPLE, TEXT_WIDTH, ModelConfig
 from mirage_jax.denoiser import Condition, condition, denoise_frame, prompt_slots
 from mirage_jax.errors import MirageError
+from mirage_jax.frame_compiler import frame_options
+from mirage_jax.monitor import Monitor, new_monitor
+from mirage_jax.ranges import check_choices
 from pallas_kernels.eight_bit import LARGEST
 
 Params = dict[str, Any]
@@ -48,6 +51,8 @@ class StreamConfig:
       batch: streams that run together.
       anchor: keep the stream's first frame in the anchor slot.
       memory: False empties the cache before every frame, to measure its use.
+      monitor: notice when a stream goes wrong (`mirage_jax.monitor`): it then forgets
+        all but its prompt and fades in anew.
       fixed_noise: one noise for all frames of a stream, not a new one each frame.
       hold: frames without a source during which the last source is repeated.
       dtype: compute type, "bfloat16" or "float32".
@@ -67,6 +72,7 @@ class StreamConfig:
     batch: int = 1
     anchor: bool = False
     memory: bool = True
+    monitor: bool = False
     fixed_noise: bool = False
     hold: int = 8
     dtype: str = "bfloat16"
@@ -84,25 +90,13 @@ class StreamConfig:
                 f"take for example {cell * max(1, round(self.height / cell))}x"
                 f"{cell * max(1, round(self.width / cell))}"
             )
-        if self.steps not in flow.STEP_COUNTS:
-            raise MirageError(f"steps={self.steps}: choose one of {flow.STEP_COUNTS}")
-        if self.commit not in COMMITS:
-            raise MirageError(f"commit={self.commit!r}: choose one of {COMMITS}")
+        check_choices(self, steps=flow.STEP_COUNTS, commit=COMMITS, kernels=KERNELS)
+        check_choices(self, dtype=DTYPES, eight_bit=EIGHT_BITS, linear=LINEARS)
         if self.batch < 1 or self.hold < 0:
             raise MirageError(
                 f"batch={self.batch} hold={self.hold}: a batch has at least one "
                 "stream, and a source is held for 0 or more frames"
             )
-        if self.kernels not in KERNELS:
-            raise MirageError(f"kernels={self.kernels!r}: choose one of {KERNELS}")
-        if self.dtype not in DTYPES:
-            raise MirageError(f"dtype={self.dtype!r}: choose one of {DTYPES}")
-        if self.eight_bit not in EIGHT_BITS:
-            raise MirageError(
-                f"eight_bit={self.eight_bit!r}: choose one of {EIGHT_BITS}"
-            )
-        if self.linear not in LINEARS:
-            raise MirageError(f"linear={self.linear!r}: choose one of {LINEARS}")
         if self.linear == "triton" and self.eight_bit is None:
             raise MirageError(
                 "linear='triton' needs 8 bits: set eight_bit to one of "
@@ -128,6 +122,7 @@ class StreamState:
       frame: frames since the stream opened or was reset.
       missing: frames since the last source arrived.
       key: noise key of each stream.
+      monitor: habits of each stream; None where nobody watches.
     """
 
     cache: FrameCache
@@ -138,6 +133,7 @@ class StreamState:
     frame: Int[Array, " B"]
     missing: Int[Array, " B"]
     key: Array
+    monitor: Monitor | None = None
 
 
 def open_stream(
@@ -165,6 +161,7 @@ def open_stream(
         # No source has ever arrived: there is nothing to hold.
         missing=jnp.full(batch, stream.hold, jnp.int32),
         key=jax.random.split(key, batch),
+        monitor=new_monitor(batch, latents[-1]) if stream.monitor else None,
     )
     return set_prompt(params, model, state, prompt)
 
@@ -195,7 +192,7 @@ def set_prompt(
     prompt: Float[Array, "B 384"],
     streams: Bool[Array, " B"] | None = None,
 ) -> StreamState:
-    """Rewrites the prompt slots (of the chosen streams) and touches nothing else."""
+    """Rewrites the prompt slots (of the chosen streams) and touches no frame."""
     c, cache = model.denoiser, state.cache
     if prompt.shape != (cache.k.shape[1], TEXT_WIDTH):
         raise ValueError(f"{prompt.shape=} does not fit {cache.k.shape[1]} streams")
@@ -212,6 +209,7 @@ def set_prompt(
             k=jax.lax.dynamic_update_slice(cache.k, k, origin),
             v=jax.lax.dynamic_update_slice(cache.v, v, origin),
         ),
+        monitor=monitor.anew(state.monitor, streams),
     )
 
 
@@ -223,6 +221,7 @@ def reset(state: StreamState, streams: Bool[Array, " B"], hold: int) -> StreamSt
         present=state.present & ~streams,
         frame=jnp.where(streams, 0, state.frame),
         missing=jnp.where(streams, hold, state.missing),
+        monitor=monitor.anew(state.monitor, streams),
     )
 
 
@@ -336,6 +335,12 @@ def style_latent(
     cache = frame_cache.advance(cache)
     with jax.named_scope("denoise"):
         styled, cache = _denoise(params, model, stream, state, cache, latent, present)
+    frame, watched = state.frame + 1, state.monitor
+    if watched is not None:
+        styled = monitor.softened(watched, state.styled, styled)
+        watched = monitor.judge(watched, latent, styled, present)
+        cache = frame_cache.forget(cache, watched.astray)
+        frame = jnp.where(watched.astray, 0, frame)
     if stream.anchor:
         # With the lagged commit a frame's own K and V are final one frame later.
         lag = 1 if stream.commit == "lagged" else 0
@@ -348,9 +353,10 @@ def style_latent(
         source=latent,
         styled=styled,
         present=present,
-        frame=state.frame + 1,
+        frame=frame,
         missing=missing,
         key=state.key,
+        monitor=watched,
     )
 
 
@@ -386,9 +392,20 @@ def stream_step(
 def make_step(
     model: ModelConfig, stream: StreamConfig
 ) -> Callable[..., tuple[StreamState, Array]]:
-    """`stream_step` for fixed configurations, compiled, with the state donated."""
+    """`stream_step` for fixed configurations, compiled; state and source are donated.
+
+    The styled frame takes the source's place in the device's memory, and the state its
+    own: all addresses of a stream stay as they are, and a CUDA graph of its frame need
+    not be changed before it is started. A source from the host may be used again, one
+    on the device is gone.
+    """
     step = partial(stream_step, model=model, stream=stream)
-    return jax.jit(step, donate_argnums=1)
+    return jax.jit(
+        step,
+        donate_argnums=(1, 2),
+        keep_unused=True,  # also what is only written needs its place
+        compiler_options=frame_options(),
+    )
 
 
 def make_scan(
@@ -400,4 +417,4 @@ def make_scan(
         step = partial(stream_step, params, model=model, stream=stream)
         return jax.lax.scan(step, state, clip)
 
-    return jax.jit(scan, donate_argnums=1)
+    return jax.jit(scan, donate_argnums=1, compiler_options=frame_options())

@@ -63,7 +63,10 @@ class StreamDriver:
     def step(
         self, source: UInt8[np.ndarray | Array, "1 H W 3"]
     ) -> UInt8[Array, "1 H W 3"]:
-        """Begins the next frame and returns at once, before the device is done."""
+        """Begins the next frame and returns at once, before the device is done.
+
+        A source that is on the device already is used up.
+        """
         self._state, styled = self._step(self._params, self._opened(), source)
         return styled
 
@@ -97,11 +100,12 @@ def time_frames(
     Returns:
       Seconds of each frame.
     """
-    ready = jax.block_until_ready([jax.device_put(frame[None]) for frame in frames])
     times: list[float] = []
     for index in range(warm_up + most):
+        source = jax.device_put(frames[index % len(frames)][None])
+        jax.block_until_ready(source)
         begin = time.perf_counter()
-        driver.step(ready[index % len(ready)]).block_until_ready()
+        driver.step(source).block_until_ready()
         if index >= warm_up:
             times.append(time.perf_counter() - begin)
         if len(times) >= 3 and sum(times) >= seconds:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mirage_jax.config import DenoiserConfig
+from mirage_jax.convolution import Conv
 from mirage_jax.dense import Dense
 from pallas_kernels.modulated_norm import gated_residual_norm
 
@@ -284,7 +285,7 @@ class Head(nn.Module):
             return unpatchify(dense(y), height, width, c.patch)
 
         def convolve(width, **kw):
-            return nn.Conv(width, (3, 3), dtype=self.dtype, **kw)
+            return Conv(width, (3, 3), dtype=self.dtype, **kw)
 
         coarse = cells(self.channels, kernel_init=zeros)
         local = cells(c.refine_width // 4)

@@ -23,6 +23,11 @@ class Block:
     reason: str
 
     @property
+    def page(self) -> str:
+        """The file that it stands in."""
+        return self.place.rpartition(":")[0]
+
+    @property
     def commands(self) -> list[str]:
         """The block's lines, joined where one ends in a backslash."""
         joined = self.text.replace("\\\n", " ")

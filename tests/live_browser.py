@@ -45,8 +45,8 @@ def chromium():
 class Server:
     """`main.py --config configs/live.py`, which can be stopped and started again."""
 
-    def __init__(self):
-        self.url = ""
+    def __init__(self, recordings):
+        self.url, self.recordings = "", recordings
         self.start(0)
 
     def start(self, port):
@@ -56,8 +56,10 @@ class Server:
                 "main.py",
                 "--config=configs/live.py",
                 f"--config.cpu_size={SIDE}",
+                "--config.cpu_seats=2",
                 f"--config.port={port}",
                 "--config.browser=False",
+                f"--config.recordings={self.recordings}",
                 # The test decides when a frame is too old, not a busy machine.
                 "--config.deadline_ms=10000",
             ],
@@ -141,8 +143,8 @@ class Tab:
       requests: addresses of all of the browser's.
     """
 
-    def __init__(self, context, url):
-        self.page = context.pages[0]
+    def __init__(self, context, url, page=None):
+        self.page = page or context.pages[0]
         self.page.set_default_timeout(PATIENCE)
         self.messages: list[Any] = []
         self.complaints: list[str] = []

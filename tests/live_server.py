@@ -17,6 +17,8 @@ from mirage_jax.live.server import LiveServer
 from mirage_jax.live.settings import LiveSettings
 from mirage_jax.text import check_prompt
 
+SOURCE_KEY = "the-key-of-the-source"
+
 
 def settings(**changes):
     values = live_config.get_config().to_dict() | {"port": 0, "browser": False}
@@ -74,14 +76,16 @@ class Viewer:
 
 
 @contextlib.asynccontextmanager
-async def running(token="", secure=None, seats=2, stop=None, **changes):
-    device = FakeDevice(seats)
+async def running(
+    token="", secure=None, seats=2, stop=None, outputs=None, side=SIDE, **changes
+):
+    device = FakeDevice(seats, side=side)
     configured = settings(**changes)
     engine = Engine(device, configured.limits())
-    server = LiveServer(configured, engine, Access(token), embed, secure)
+    server = LiveServer(configured, engine, Access(token), embed, secure, outputs)
     stop = stop or asyncio.Event()
     port = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(server.serve(stop, port.set_result))
+    task = asyncio.create_task(server.serve(stop, port.set_result, SOURCE_KEY))
     await asyncio.wait([port, task], return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()
@@ -107,3 +111,6 @@ def brightness(picture):
     image = np.asarray(Image.open(io.BytesIO(picture.data)))
     assert image.shape == (SIDE, SIDE, 3)
     return round(float(image.mean()))
+
+
+FIRST = len(settings().prompt)  # what the fake device adds to a picture

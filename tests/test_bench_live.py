@@ -24,7 +24,8 @@ def test_two_clients_are_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "encode_text", embed)
     out = tmp_path / "live.json"
     flags.FLAGS(
-        ["bench_live", "--sizes=64,96", "--clients=2", "--seconds=0.6", f"--out={out}"]
+        ["bench_live", "--sizes=64,96", "--clients=2", "--seconds=0.6", "--recording"]
+        + [f"--out={out}"]
     )
     assert not script.run()
     record = read_record(out)
@@ -38,6 +39,8 @@ def test_two_clients_are_measured(tmp_path, monkeypatch, capsys):
         assert 0.5 < values["fairness"] <= 1
         p50 = record.results[f"glass_to_glass_ms/{size}/2/p50"].value
         assert 0 < p50 <= record.results[f"glass_to_glass_ms/{size}/2/p99"].value
+        assert record.results[f"fps_recording/{size}/2"].value > 5
+        assert record.results[f"recorded/{size}"].value > 2
     assert "glass p50" in capsys.readouterr().out
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments import first_frame, named_model, starts
-from experiments.call_timing import WARM_UP
+from experiments.call_timing import WARM_UP, Call, waited_calls
 from experiments.frame_report import frame_results, most_error
 from experiments.frame_timing import (
     double_buffered,
@@ -21,6 +22,7 @@ from experiments.frame_timing import (
 )
 from experiments.roofline_measured import read_measured
 from experiments.side_by_side import compile_side_by_side
+from experiments.source_feed import SourceFeed
 from mirage_jax.config import MODELS
 from mirage_jax.errors import MirageError
 from mirage_jax.results import Result, write_results
@@ -51,7 +53,7 @@ def test_programs_have_their_turn_in_every_round():
             turns.append(name)
             return carry, jnp.zeros(())
 
-        return call, 0
+        return Call(call), 0
 
     found = rounds_of({"a": program("a"), "b": program("b")}, rounds=2, count=3)
     assert turns == (["a"] * 3 + ["b"] * 3) * 3  # one round warms up
@@ -178,3 +180,31 @@ def test_a_first_frame_says_when_it_was_there(tmp_path, capsys, monkeypatch):
     assert set(seconds) == {"imports", "weights", "first frame"}
     assert seconds["weights"] > 0 and seconds["first frame"] > 0
     assert said["peak"] > 0
+
+
+def test_a_feed_gives_every_frame_in_turn_and_keeps_its_own():
+    clip = [np.full((1, 2, 2, 3), i, np.uint8) for i in range(3)]
+    feed, seen = SourceFeed(clip), []
+    for number in range(7):
+        if number % 2:  # made ready or not
+            feed.ready()
+        source = feed.take()
+        seen.append(int(source[0, 0, 0, 0]))
+        source.delete()  # as a step does that uses it up
+    assert seen == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_what_a_call_needs_is_made_ready_before_its_clock_starts():
+    events = []
+
+    def run(carry):
+        events.append("run")
+        return carry + 1, jnp.zeros(())
+
+    def ready():
+        events.append("ready")
+        time.sleep(0.01)
+
+    times, carry = waited_calls(Call(run, ready), 0, 3)
+    assert events == ["run"] * WARM_UP + ["ready", "run"] * 3
+    assert carry == WARM_UP + 3 and min(times) < 10

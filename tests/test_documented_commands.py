@@ -14,7 +14,12 @@ from tests.documented_commands import Block, bash_blocks, documented_blocks
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = documented_blocks(ROOT)
-RUN = [block for block in BLOCKS if not block.reason]
+# Blocks of a page may build on each other: one worker runs them, in their order.
+RUN = [
+    pytest.param(block, marks=pytest.mark.xdist_group(block.page), id=block.place)
+    for block in BLOCKS
+    if not block.reason
+]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("block", RUN, ids=lambda block: block.place)
+@pytest.mark.parametrize("block", RUN)
 def test_documented_block_runs(block: Block, checkout: Path) -> None:
     environment = {
         **os.environ,

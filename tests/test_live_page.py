@@ -12,7 +12,15 @@ from live_browser import SIDE, Server, Tab, launch, missing, psnr, shrunk
 from PIL import Image
 
 from mirage_jax.data import styles
-from mirage_jax.live.protocol import Prompt, Reset, State, Style
+from mirage_jax.live.protocol import (
+    Blend,
+    Prompt,
+    Reset,
+    State,
+    Style,
+    StyledPicture,
+)
+from mirage_jax.live.settings import webrtc_installed
 
 pytestmark = [
     pytest.mark.browser,
@@ -23,8 +31,8 @@ FORMULAS = {name: jax.jit(getattr(styles, name)) for name in ("thermal", "sepia"
 
 
 @pytest.fixture(scope="module")
-def server():
-    server = Server()
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("recordings"))
     yield server
     server.close()
 
@@ -110,6 +118,22 @@ def test_a_typed_prompt_changes_the_picture_within_ten_frames(tab):
     assert best == "sepia", found
 
 
+def test_a_slider_goes_from_one_prompt_to_the_other(tab):
+    tab.page.keyboard.press("2")
+    tab.page.click("button:text-is('Thermal')")
+    tab.page.click("text=Blend with another")
+    tab.page.fill("#other", "an old photograph in sepia")
+    for amount, name in (("0", "thermal"), ("100", "sepia")):
+        before = len(tab.messages)
+        tab.page.locator("#amount").fill(amount)
+        tab.until(partial(tab.heard, Blend, before, amount=int(amount) / 100))
+        tab.next_pictures(12)
+        best, found = closest(*halves(tab))
+        assert best == name, found
+    tab.page.fill("#other", "")
+    tab.page.click("text=Blend with another")
+
+
 def test_keys_change_the_view(tab):
     for key, view in (("1", "full"), ("2", "split"), ("3", "wipe")):
         tab.page.keyboard.press(key)
@@ -162,12 +186,80 @@ def test_a_recording_is_a_video(tab, tmp_path):
     assert frames[-1].std() > 20
 
 
+def test_the_server_records_what_the_page_shows(tab, server):
+    tab.page.click("#server-record")
+    tab.next_pictures(10)
+    tab.page.click("#server-record")
+    tab.until(partial(tab.heard, State, detail="the recording ended"))
+    [path] = server.recordings.iterdir()
+    with av.open(str(path)) as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    assert len(frames) >= 5
+    assert {frame.shape for frame in frames} == {(SIDE, SIDE, 3)}
+    assert frames[-1].std() > 20
+
+
 def test_a_reset_is_taken_and_frames_go_on(tab):
     before = len(tab.messages)
     tab.page.keyboard.press("r")
     tab.until(lambda: tab.heard(Reset, before))
     tab.next_pictures(5)
     assert not tab.heard(State, before)
+
+
+def test_the_bare_page_shows_the_stream_and_nothing_else(tab, context):
+    tab.page.click("text=Watch elsewhere")
+    tab.page.check("#share")
+    address = tab.page.input_value("#view-address")
+    tab.page.click("button:text-is('Thermal')")
+    tab.next_pictures(12)
+    page = context.new_page()
+    page.set_viewport_size({"width": 4 * SIDE, "height": 4 * SIDE})
+    page.goto(address)
+    page.locator("#picture").wait_for()
+    before = len(tab.messages)
+    tab.next_pictures(2)
+    shown = shrunk(page.screenshot())
+    assert shown.shape == (SIDE, SIDE, 3)
+    assert max(psnr(shown, one) for one in tab.pictures(2, before)) > 18
+    assert page.evaluate("document.body.innerText") == ""
+    # Whoever stops sharing is not seen any longer; who shares again is found again.
+    tab.page.uncheck("#share")
+    page.locator("#picture").wait_for(state="hidden")
+    tab.page.check("#share")
+    assert tab.page.input_value("#view-address") == address
+    page.locator("#picture").wait_for()
+    page.close()
+    tab.page.uncheck("#share")
+    tab.page.click("text=Watch elsewhere")
+
+
+WITHOUT_A_WAY = (
+    "RTCPeerConnection.prototype.setRemoteDescription = () => Promise.reject()"
+)
+
+
+@pytest.mark.skipif(not webrtc_installed(), reason="needs aiortc: pip install aiortc")
+@pytest.mark.parametrize("way", [True, False])
+def test_pictures_come_by_webrtc_and_without_a_way_by_websocket(server, context, way):
+    page = context.new_page()
+    if not way:
+        page.add_init_script(WITHOUT_A_WAY)
+    tab = Tab(context, f"{server.url}?transport=webrtc", page)
+    page.click("#start")
+    tab.shown("Live")
+    page.keyboard.press("2")
+    page.click("button:text-is('Thermal')")
+    tab.until(lambda: tab.canvas().shape == (SIDE, 2 * SIDE, 3))
+    tab.until(lambda: closest(*halves(tab))[0] == "thermal")
+    video = page.evaluate("document.getElementById('remote').videoWidth")
+    if way:
+        assert (video, tab.messages) == (SIDE, [])
+    else:
+        assert video == 0
+        assert tab.heard(StyledPicture)
+    assert not tab.complaints
+    page.close()
 
 
 def test_nothing_comes_from_elsewhere(tab, server, context):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mirage_jax.errors import MirageError
 from mirage_jax.live.protocol import (
+    Blend,
     Hello,
     Prompt,
     Reset,
@@ -81,6 +82,21 @@ def test_prompt_style_and_reset():
     asyncio.run(play())
 
 
+def test_a_blend_lies_between_two_prompts():
+    async def play():
+        async with running() as server, server.viewer() as viewer:
+            await viewer.next(State, state="ready")
+            for amount, value in ((0.0, 100), (0.25, 125), (1.0, 200)):
+                await viewer.send(Blend("x" * 100, "y" * 200, amount))
+                async with asyncio.timeout(10):
+                    shown = 0
+                    while abs(shown - value) > 1:
+                        await viewer.show(0)
+                        shown = brightness(await viewer.next(StyledPicture))
+
+    asyncio.run(play())
+
+
 def test_busy_house_then_a_free_seat():
     async def play():
         async with running(seats=1) as server:
@@ -107,6 +123,8 @@ BAD: dict[str, tuple[list, str]] = {
     "no picture": ([Hello("secret"), SourcePicture(1, 0, b"x" * 99)], "no JPEG"),
     "style": ([Hello("secret"), Style("nothing")], "no style of that name"),
     "long": ([Hello("secret"), Prompt("x" * 501)], "more than 500 characters"),
+    "long blend": ([Hello("secret"), Blend("a", "x" * 501, 0.5)], "more than 500"),
+    "amount": ([Hello("secret"), Blend("a", "b", 1.5)], "amount must be from 0 to 1"),
     "gif": ([Hello("secret"), SourcePicture(1, 0, jpeg(9, kind="GIF"))], "no JPEG"),
     "large": ([Hello("secret"), SourcePicture(1, 0, jpeg(9, 80))], "80x80 has more"),
     "cut": ([Hello("secret"), SourcePicture(1, 0, jpeg(9, 60)[:300])], "damaged"),

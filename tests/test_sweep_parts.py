@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import sweep_workers
+from experiments.line_plot import even_axis
 from experiments.sweep_axes import Range, Values, draws, grid, parse_axes, parse_axis
 from experiments.sweep_metrics import Measured, Metric
-from experiments.sweep_plot import _axis, draw_plot
+from experiments.sweep_plot import draw_plot
 from experiments.sweep_runs import Outcome, Run
 from experiments.sweep_workers import LocalWorkers, local_gpus, worker_count
 from mirage_jax.errors import MirageError
@@ -141,7 +142,7 @@ def test_gpus_are_shared_out(monkeypatch, tmp_path):
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=6))
 def test_an_axis_encloses_its_values_in_even_steps(values):
-    axis = _axis(values)
+    axis = even_axis(values)
     spread = max(axis[-1] - axis[0], 1e-9)
     assert axis[0] <= min(values) + 1e-6 * spread
     assert axis[-1] >= max(values) - 1e-6 * spread

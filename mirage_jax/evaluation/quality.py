@@ -67,6 +67,11 @@ class Case:
     style: int
     clip: int
 
+    def key(self, seed: int) -> Array:
+        """Of what is random about its source."""
+        key = jax.random.key(seed)
+        return jax.random.fold_in(jax.random.fold_in(key, self.style), self.clip)
+
 
 @dataclasses.dataclass(frozen=True)
 class CaseScores:
@@ -294,18 +299,12 @@ class SizeBench:
     def _targets(
         self, case: Case, frames: Any, index: np.ndarray, context: int = 0
     ) -> tuple[Array, Array]:
-        key = jax.random.key(self.plan.seed)
-        key = jax.random.fold_in(jax.random.fold_in(key, case.style), case.clip)
+        key = case.key(self.plan.seed)
         program = self._programs[f"targets/{self.styles[case.style].name}/{context}"]
         return program(*jax.device_put((frames, index, key), self._device))
 
     def _side_by_side(self, pairs: Sequence[tuple[Any, Any]]) -> tuple[Array, Array]:
-        """Pairs of clips as two batches; the last one fills what is left over."""
-        full = [*pairs, *[pairs[-1]] * (self.plan.batch - len(pairs))]
-        first, second = (
-            jnp.stack(jax.device_put(list(clips), self._device), axis=1)
-            for clips in zip(*full, strict=True)
-        )
+        first, second = streaming.side_by_side(pairs, self.plan.batch, self._device)
         return first, second
 
     def _open(self, cases: Sequence[Case]) -> Any:

@@ -4,6 +4,7 @@ All clips are uint8 and time comes first: [T, B, H, W, 3] with B streams side by
 """
 
 import dataclasses
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -104,6 +105,26 @@ def baselines(
         }
 
     return jax.lax.map(frame, (source, target))
+
+
+def side_by_side(
+    cases: Sequence[tuple[Any, ...]], batch: int, device: jax.Device | None = None
+) -> tuple[Array, ...]:
+    """Clips of single cases as batches; the last case fills what is left over.
+
+    Args:
+      cases: of each case the clips [T, ...] that belong together, at most `batch`.
+      batch: streams.
+      device: where the batches go; None for the default one.
+
+    Returns:
+      As many batches [T, B, ...] as a case has clips.
+    """
+    full = [*cases, *[cases[-1]] * (batch - len(cases))]
+    return tuple(
+        jnp.stack(jax.device_put(list(clips), device), axis=1)
+        for clips in zip(*full, strict=True)
+    )
 
 
 def compile_all(

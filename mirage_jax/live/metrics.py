@@ -1,13 +1,13 @@
 """Numbers for Prometheus, in its text format."""
 
-from mirage_jax.live.engine import Engine
-from mirage_jax.live.session import WireCounters
+from mirage_jax.live.service import Service
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def metrics_text(engine: Engine, wire: WireCounters) -> str:
-    """All numbers of an engine; no client, frame or prompt can be told from them."""
+def metrics_text(service: Service) -> str:
+    """All numbers of a server; no client, frame or prompt can be told from them."""
+    engine, wire, outputs = service.engine, service.wire, service.outputs
     c = engine.counters
     rows = (
         ("clients", "gauge", "Clients with a seat.", engine.clients),
@@ -20,7 +20,7 @@ def metrics_text(engine: Engine, wire: WireCounters) -> str:
         ("frames_dropped_total", "counter", "Skipped by the engine.", engine.dropped()),
         ("reanchored_total", "counter", "Streams reset by the guard.", c.reanchored),
         ("device_errors_total", "counter", "Errors of the device.", c.device_errors),
-        ("connections", "gauge", "Open WebSockets.", wire.connections),
+        ("connections", "gauge", "Open, of clients and viewers.", wire.connections),
         ("malformed_total", "counter", "Clients refused for a message.", wire.refused),
         (
             "frames_skipped_total",
@@ -28,6 +28,10 @@ def metrics_text(engine: Engine, wire: WireCounters) -> str:
             "Before or after the device.",
             wire.skipped,
         ),
+        ("viewers", "gauge", "Of shared streams.", service.shared.viewers),
+        ("sink_frames_total", "counter", "That sinks took.", outputs.written),
+        ("sink_dropped_total", "counter", "Sinks were too slow.", outputs.dropped),
+        ("sink_failures_total", "counter", "Times that one broke.", outputs.failures),
         ("steps_total", "counter", "Steps on the device.", c.steps),
         ("step_seconds_total", "counter", "Time of all steps.", c.step_seconds),
         ("stuck_seconds", "gauge", "Age of the running step.", engine.stuck()),

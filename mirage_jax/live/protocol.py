@@ -5,8 +5,8 @@ Every message is one binary WebSocket message:
     kind (1 byte) | version (1 byte) | body
 
 A picture's body is a fixed header and a JPEG or WebP; all others are a JSON object in
-UTF-8. docs/live.md has the table. What does not fit is a `ProtocolError` with a reason,
-whatever the bytes are.
+UTF-8. docs/protocol.md has the table. What does not fit is a `ProtocolError` with a
+reason, whatever the bytes are.
 """
 
 from __future__ import annotations
@@ -73,6 +73,40 @@ class Reset:
 
 
 @dataclasses.dataclass(frozen=True)
+class Share:
+    """Others may watch this stream from now on; empty fields: no longer.
+
+    Attributes:
+      stream: the id, part of the address.
+      key: what viewers must show, chosen at random by the client.
+    """
+
+    stream: str
+    key: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Blend:
+    """A prompt between two.
+
+    Attributes:
+      text, other: prompts.
+      amount: 0 for `text` alone, 1 for `other`.
+    """
+
+    text: str
+    other: str
+    amount: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """The server writes this stream into a file from now on, or stops."""
+
+    on: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class State:
     """What the server does with this client.
 
@@ -127,7 +161,7 @@ class Statistics:
     seats: int
 
 
-FromClient = Hello | SourcePicture | Prompt | Style | Reset
+FromClient = Hello | SourcePicture | Prompt | Style | Reset | Share | Blend | Record
 FromServer = State | StyledPicture | Statistics
 _KINDS: dict[int, type] = {
     0x01: Hello,
@@ -135,6 +169,9 @@ _KINDS: dict[int, type] = {
     0x03: Prompt,
     0x04: Style,
     0x05: Reset,
+    0x06: Share,
+    0x07: Blend,
+    0x08: Record,
     0x11: State,
     0x12: StyledPicture,
     0x13: Statistics,

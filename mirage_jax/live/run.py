@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 import webbrowser
+from pathlib import Path
 
 import jax
 
@@ -25,30 +26,47 @@ from mirage_jax.live.certificate import (
 )
 from mirage_jax.live.device import SeatedStreams
 from mirage_jax.live.engine import Engine
+from mirage_jax.live.outputs import Outputs
 from mirage_jax.live.server import LiveServer
 from mirage_jax.live.settings import LiveSettings
+from mirage_jax.live.sink_thread import SinkThread
 from mirage_jax.text import encode_text
+from mirage_jax.video.live_writer import check_record
+from mirage_jax.video.sinks import sink_openers
 from mirage_jax.weights import Model
 
 
 def run_live(settings: LiveSettings, model: Model) -> None:
-    """Serves until SIGTERM or Ctrl-C.
+    """Serves until SIGTERM, Ctrl-C or the end of the config's source.
 
     Raises:
-      MirageError: the address is taken, or the device has no room for the streams.
+      MirageError: the address is taken, the device has no room for the streams, or
+        source or sinks cannot be had.
     """
     _log_to_stderr()
     config = settings.stream(jax.local_devices()[0].platform)
     device = SeatedStreams(model, config, settings.seed)
+    openers = sink_openers(
+        config.height,
+        config.width,
+        settings.record,
+        settings.push,
+        settings.virtual_camera,
+    )
+    if settings.recordings:
+        check_record(str(Path(settings.recordings, "mirage.mp4")))
+    outputs = Outputs([SinkThread(name, opener) for name, opener in openers.items()])
     print(f"streams       {config.batch} of {config.height}x{config.width}")
-    if not asyncio.run(_serve(settings, device)):
+    if not asyncio.run(_serve(settings, device, outputs)):
         # Nothing can interrupt a compilation, and Python must not take the compiler's
         # thread down in the midst of it: no clean-up, everything is closed.
         sys.stdout.flush()
         os._exit(0)
 
 
-async def _serve(settings: LiveSettings, device: SeatedStreams) -> bool:
+async def _serve(
+    settings: LiveSettings, device: SeatedStreams, outputs: Outputs
+) -> bool:
     """Serves until a signal; False if the device's thread could not be ended."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     fatal: list[MirageError] = []
@@ -65,19 +83,24 @@ async def _serve(settings: LiveSettings, device: SeatedStreams) -> bool:
     address = public_address(settings.host)
     secure = _secure(settings, [address, *names])
     access = Access(token, names)
+    source_key = settings.source_key or secrets.token_urlsafe(24)
 
     def ready(port: int) -> None:
         scheme = "http" if secure is None else "https"
         host = f"[{address}]" if ":" in address else address
         url = f"{scheme}://{host}:{port}/"
+        if settings.source:
+            print(f"view          {url}view/source#key={source_key}")
+            print(f"MJPEG         {url}streams/source.mjpeg?key={source_key}")
         # The part after # never leaves the browser by itself.
         url += f"#token={token}" if token else ""
         print(f"page          {url}", flush=True)
         print("stop          Ctrl-C", flush=True)
-        if settings.browser and _has_screen():
+        if settings.browser and not settings.source and _has_screen():
             loop.run_in_executor(None, webbrowser.open, url)
 
-    await LiveServer(settings, engine, access, encode_text, secure).serve(stop, ready)
+    server = LiveServer(settings, engine, access, encode_text, secure, outputs)
+    await server.serve(stop, ready, source_key)
     if fatal:
         raise fatal[0]
     return engine.stop(0)
@@ -124,3 +147,5 @@ def _log_to_stderr() -> None:
         log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+    for name in ("aioice", "aiortc"):  # they tell the addresses of clients
+        logging.getLogger(name).setLevel(logging.WARNING)

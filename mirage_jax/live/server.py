@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +19,18 @@ from aiohttp import WSCloseCode, web
 import mirage_jax
 from mirage_jax.errors import MirageError
 from mirage_jax.live.access import Access, content_policy
+from mirage_jax.live.calls import Calls
 from mirage_jax.live.engine import Engine
 from mirage_jax.live.metrics import CONTENT_TYPE, metrics_text
+from mirage_jax.live.outputs import Outputs
 from mirage_jax.live.presets import presets
 from mirage_jax.live.protocol import HEADER_BYTES
-from mirage_jax.live.session import EncodeText, Service, Session, WireCounters
+from mirage_jax.live.service import EncodeText, Service, WireCounters
 from mirage_jax.live.settings import LiveSettings
+from mirage_jax.live.shared import SharedStreams
+from mirage_jax.live.socket_session import SocketSession
+from mirage_jax.live.source_stream import SourceStream
+from mirage_jax.live.watching import Watching
 
 _LOG = logging.getLogger(__name__)
 _PAGE = Path(__file__).parent / "page"
@@ -33,6 +40,7 @@ _KINDS = {
     ".css": "text/css",
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
+    ".jpg": "image/jpeg",
 }
 _STUCK_SECONDS = 60.0  # a step that takes longer is not well
 _DRAIN_SECONDS = 5.0
@@ -48,6 +56,7 @@ class LiveServer:
       access: who may connect.
       encode: prompts to vectors.
       secure: TLS, or None.
+      outputs: the sinks of the config; closed by `serve`.
     """
 
     def __init__(
@@ -57,6 +66,7 @@ class LiveServer:
         access: Access,
         encode: EncodeText,
         secure: ssl.SSLContext | None = None,
+        outputs: Outputs | None = None,
     ):
         self._settings, self._engine, self._access = settings, engine, access
         self._secure = secure
@@ -73,13 +83,19 @@ class LiveServer:
             self._pictures,
             self._words,
             WireCounters(),
+            outputs or Outputs(),
+            SharedStreams(self._pictures, settings.jpeg_quality),
         )
+        self._calls = Calls(self._service)
 
     def app(self) -> web.Application:
         """The routes."""
         app = web.Application(middlewares=[self._guard])
         app.on_response_prepare.append(self._add_headers)
         app.router.add_get("/ws", self._stream)
+        Watching(self._service).add_routes(app)
+        if self._settings.transport != "websocket":
+            self._calls.add_routes(app)
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/styles.json", self._list_styles)
@@ -91,17 +107,22 @@ class LiveServer:
         return app
 
     async def serve(
-        self, stop: asyncio.Event, ready: Callable[[int], None] = lambda port: None
+        self,
+        stop: asyncio.Event,
+        ready: Callable[[int], None] = lambda port: None,
+        source_key: str = "",
     ) -> None:
-        """Listens until `stop` is set, then drains.
+        """Listens until `stop` is set or the config's source is over, then drains.
 
         Args:
           stop: set by a signal.
           ready: called with the port once browsers may come.
+          source_key: with which the config's source can be watched, as stream "source".
 
         Raises:
-          MirageError: nobody can listen at that address.
+          MirageError: nobody can listen at that address, or the source is broken.
         """
+        own: SourceStream | None = None
         runner = web.AppRunner(
             self.app(),
             access_log=None,
@@ -123,21 +144,53 @@ class LiveServer:
             # The encoder is compiled now and not when the first client waits for it.
             self._words.submit(self._service.encode, [self._settings.prompt])
             ready(runner.addresses[0][1])
+            broken: list[MirageError] = []
+            if self._settings.source:
+                own = await self._own_stream(source_key, stop, broken)
             await stop.wait()
+            if broken:
+                raise broken[0]
         finally:
-            await self._drain()
+            await self._drain(own)
             await runner.cleanup()
             self._pictures.shutdown(wait=False, cancel_futures=True)
             self._words.shutdown(wait=False, cancel_futures=True)
 
-    async def _drain(self) -> None:
-        """Lets the running step finish, tells all clients, closes them."""
+    async def _own_stream(
+        self, key: str, stop: asyncio.Event, broken: list[MirageError]
+    ) -> SourceStream:
+        """Starts the stream of the config's source."""
+        loop, service = asyncio.get_running_loop(), self._service
+
+        def end(error: MirageError | None) -> None:
+            if error is not None:
+                broken.append(error)
+            loop.call_soon_threadsafe(stop.set)
+
+        own = SourceStream(
+            self._settings,
+            self._engine,
+            service.outputs,
+            service.shared.share("source", key or secrets.token_urlsafe(24)),
+            await service.vector(self._settings.prompt),
+            end,
+        )
+        own.start()
+        return own
+
+    async def _drain(self, own: SourceStream | None) -> None:
+        """Lets the running step finish, ends the sinks, tells all clients."""
         loop = asyncio.get_running_loop()
+        if own is not None:
+            await loop.run_in_executor(None, own.close)
         await loop.run_in_executor(None, self._engine.stop, _DRAIN_SECONDS)
+        await loop.run_in_executor(None, self._service.outputs.close)
+        self._service.shared.close()
         for _ in range(20):
-            if not self._sockets:
+            if not self._sockets and not self._calls.open:
                 return
             await asyncio.sleep(0.05)
+        await self._calls.close()
         for socket in list(self._sockets):
             await socket.close(code=WSCloseCode.GOING_AWAY)
 
@@ -162,7 +215,7 @@ class LiveServer:
         if not self._access.origin_fits(origin, request.host, request.secure):
             raise web.HTTPForbidden(text="this page may not connect here\n")
         wire = self._service.wire
-        if wire.connections >= self._settings.connections:
+        if self._service.full:
             raise web.HTTPServiceUnavailable(text="too many connections\n")
         socket = web.WebSocketResponse(
             max_msg_size=self._settings.frame_bytes + HEADER_BYTES,
@@ -173,7 +226,7 @@ class LiveServer:
         self._sockets.add(socket)
         try:
             await socket.prepare(request)
-            await Session(socket, self._service).run()
+            await SocketSession(socket, self._service).run()
         finally:
             wire.connections -= 1
             self._sockets.discard(socket)
@@ -194,12 +247,17 @@ class LiveServer:
             raise web.HTTPUnauthorized(
                 text="metrics need the token\n", headers={"WWW-Authenticate": "Bearer"}
             )
-        text = metrics_text(self._engine, self._service.wire)
+        text = metrics_text(self._service)
         return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _list_styles(self, request: web.Request) -> web.Response:
         return web.json_response(
-            {"prompt": self._settings.prompt, "styles": self._styles}
+            {
+                "prompt": self._settings.prompt,
+                "styles": self._styles,
+                "transport": self._settings.offered_transport,
+                "recording": bool(self._settings.recordings),
+            }
         )
 
 

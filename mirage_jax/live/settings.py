@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -9,11 +10,19 @@ from typing import Any
 
 from mirage_jax.errors import MirageError
 from mirage_jax.live.limits import LiveLimits
+from mirage_jax.live.shared import is_key
 from mirage_jax.precision import fields_of
 from mirage_jax.ranges import check_ranges
 from mirage_jax.stream import StreamConfig
 from mirage_jax.text import check_prompt
 from mirage_jax.video.frame_size import check_fit, parse_size
+
+TRANSPORTS = ("auto", "webrtc", "websocket")
+
+
+def webrtc_installed() -> bool:
+    """Whether this environment has aiortc."""
+    return importlib.util.find_spec("aiortc") is not None
 
 
 @dataclass(frozen=True)
@@ -34,9 +43,18 @@ class LiveSettings:
     host: str
     port: int
     names: str
+    transport: str
     certificate: str
     key: str
     browser: bool
+    source: str
+    source_seconds: float
+    source_key: str
+    record: str
+    push: str
+    virtual_camera: bool
+    recordings: str
+    recording_seconds: float
     deadline_ms: float
     gather_ms: float
     idle_seconds: float
@@ -53,11 +71,27 @@ class LiveSettings:
         parse_size(self.size)
         parse_size(self.cpu_size)
         check_prompt(self.prompt)
+        if self.transport not in TRANSPORTS:
+            raise MirageError(
+                f"transport {self.transport!r} is unknown: choose one of "
+                f"{', '.join(TRANSPORTS)}"
+            )
+        if self.transport == "webrtc" and not webrtc_installed():
+            raise MirageError(
+                "transport webrtc needs aiortc: pip install aiortc, or take auto"
+            )
+        if self.source_key and not is_key(self.source_key):
+            raise MirageError(
+                "source_key is none: take 16 to 128 letters, digits, - or _, or leave "
+                "it empty"
+            )
         ranges = {
             "seed": (0, 2**32 - 1),
             "seats": (1, 64),
             "cpu_seats": (1, 64),
             "port": (0, 65535),
+            "source_seconds": (0, 10**7),
+            "recording_seconds": (1, 10**7),
             "deadline_ms": (1, 10_000),
             "gather_ms": (0, 1000),
             "idle_seconds": (1, 86_400),
@@ -97,6 +131,13 @@ class LiveSettings:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def offered_transport(self) -> str:
+        """What a page takes: on this machine nothing is gained by WebRTC."""
+        if self.transport != "auto":
+            return self.transport
+        return "webrtc" if webrtc_installed() and not self.loopback else "websocket"
 
     def stream(self, platform: str) -> StreamConfig:
         """The streams' configuration on a device of this platform."""

@@ -2,8 +2,11 @@
 
 A checkpoint is a flat dict of host arrays and beside it a small JSON record with the
 shape, dtype and CRC-32 of each array: damage is found before training goes on from it.
+Arrays are stored whole, whatever mesh they were trained on, and so load on any other.
+Of several processes the first one reads and writes, and the others hear from it.
 """
 
+import math
 import pathlib
 import shutil
 import sys
@@ -16,6 +19,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mirage_jax.errors import MirageError
+from mirage_jax.training.hosts import from_first, leads
+from mirage_jax.training.mesh import whole
 
 KEEP = 2
 
@@ -28,11 +33,15 @@ def _flatten(tree: Any) -> dict[str, np.ndarray]:
     """Host arrays by path; PRNG keys as their words."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {
-        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(
-            jax.random.key_data(leaf) if _is_key(leaf) else leaf
-        )
+        jax.tree_util.keystr(path, simple=True, separator="."): _on_host(leaf)
         for path, leaf in leaves
     }
+
+
+def _on_host(leaf: Any) -> np.ndarray:
+    if isinstance(leaf, jax.Array):
+        leaf = whole(leaf)
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 
 def _unflatten(like: Any, arrays: dict[str, np.ndarray]) -> Any:
@@ -57,13 +66,17 @@ class Checkpoints:
 
     `save` copies the state to the host at once and writes in the background; `wait`
     returns when all is on disk. A kill while writing leaves the earlier ones alone.
+    All processes of a training must call `save` and `restore` together.
     """
 
     def __init__(self, folder: str | pathlib.Path) -> None:
         self.folder = pathlib.Path(folder).absolute()
         self._manager = self._open()
 
-    def _open(self) -> ocp.CheckpointManager:
+    def _open(self) -> ocp.CheckpointManager | None:
+        """What reads and writes; None in all processes but the first."""
+        if not leads():
+            return None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -74,20 +87,23 @@ class Checkpoints:
         return ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=KEEP, cleanup_tmp_directories=True
+                max_to_keep=KEEP,
+                cleanup_tmp_directories=True,
+                create=False,
+                # It would wait for processes that have no part in it.
+                multiprocessing_options=ocp.options.MultiprocessingOptions(
+                    active_processes={0}, barrier_sync_key_prefix="first"
+                ),
             ),
             item_names=("arrays", "record"),
         )
 
-    def latest(self) -> int | None:
-        """Step of the newest checkpoint."""
-        return self._manager.latest_step()
-
     def clear(self) -> None:
         """Delete all checkpoints: a new run begins."""
-        self._manager.close()
-        shutil.rmtree(self.folder)
-        self._manager = self._open()
+        if self._manager is not None:
+            self._manager.close()
+            shutil.rmtree(self.folder)
+            self._manager = self._open()
 
     def save(self, step: int, state: Any, elapsed: float) -> None:
         """Save `state` as of `step`, with the seconds trained so far.
@@ -96,6 +112,8 @@ class Checkpoints:
           MirageError: the folder cannot be written.
         """
         arrays = _flatten(state)
+        if self._manager is None:
+            return
         record = {
             "elapsed": elapsed,
             "arrays": {k: [_describe(v), _crc(v)] for k, v in arrays.items()},
@@ -115,7 +133,8 @@ class Checkpoints:
     def wait(self) -> None:
         """Block until everything is on disk."""
         try:
-            self._manager.wait_until_finished()
+            if self._manager is not None:
+                self._manager.wait_until_finished()
         except (OSError, ValueError) as error:
             raise self._unwritable(error) from error
 
@@ -134,10 +153,22 @@ class Checkpoints:
         Raises:
           MirageError: all are damaged, or they belong to another model.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        arrays, elapsed = _flatten(like), math.nan
+        if self._manager is not None:
+            arrays, elapsed = self._newest(self._manager, arrays) or (arrays, elapsed)
+        elapsed = float(from_first(np.array(elapsed)))
+        if math.isnan(elapsed):  # nothing was found
+            return None
+        arrays = {name: from_first(array) for name, array in arrays.items()}
+        return _unflatten(like, arrays), elapsed
+
+    def _newest(
+        self, manager: ocp.CheckpointManager, like: dict[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], float] | None:
+        steps = sorted(manager.all_steps(), reverse=True)
         for step in steps:
             try:
-                arrays, elapsed = self._read(step, _flatten(like))
+                read = self._read(manager, step, like)
             except MirageError:
                 raise
             except Exception as error:  # noqa: BLE001 - orbax raises many kinds
@@ -148,8 +179,8 @@ class Checkpoints:
                 )
                 continue
             for damaged in steps[: steps.index(step)]:
-                self._manager.delete(damaged)
-            return _unflatten(like, arrays), elapsed
+                manager.delete(damaged)
+            return read
         if steps:
             raise MirageError(
                 f"no checkpoint in {self.folder} can be read; delete that folder to "
@@ -158,9 +189,9 @@ class Checkpoints:
         return None
 
     def _read(
-        self, step: int, like: dict[str, np.ndarray]
+        self, manager: ocp.CheckpointManager, step: int, like: dict[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], float]:
-        record = self._manager.restore(
+        record = manager.restore(
             step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
         )["record"]
         here = {k: _describe(v) for k, v in like.items()}
@@ -172,7 +203,7 @@ class Checkpoints:
                     f"{name} is {there.get(name, 'absent')} there and "
                     f"{here.get(name, 'absent')} here; choose another workdir"
                 )
-        found = self._manager.restore(
+        found = manager.restore(
             step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(like))
         )["arrays"]
         arrays = {name: np.asarray(found[name]) for name in like}
@@ -182,4 +213,5 @@ class Checkpoints:
         return arrays, record["elapsed"]
 
     def close(self) -> None:
-        self._manager.close()
+        if self._manager is not None:
+            self._manager.close()

@@ -20,7 +20,8 @@ from mirage_jax.data.pairs import PairStore, sample_pairs
 from mirage_jax.data.store import FrameStore, sample_clips, sample_paths
 from mirage_jax.data.teachers import Style, find_style, trainable_styles
 from mirage_jax.data.varied_styles import VARIANTS
-from mirage_jax.denoiser import Params, denoise_clip
+from mirage_jax.denoiser import REMAT, Params, denoise_clip
+from mirage_jax.errors import MirageError
 from mirage_jax.training.history import HistoryAugmentation, corrupt_history
 from mirage_jax.training.prompts import (
     PromptAugmentation,
@@ -93,6 +94,7 @@ class DenoiserLoss:
       mix: how flow times are drawn.
       history: how the past is corrupted.
       prompts: how far prompts stray from the wordings.
+      remat: what a layer computes again, one of `mirage_jax.denoiser.REMAT`.
     """
 
     latent: float = 1.0
@@ -104,6 +106,11 @@ class DenoiserLoss:
     mix: flow.NoiseMix = flow.NoiseMix()
     history: HistoryAugmentation = HistoryAugmentation()
     prompts: PromptAugmentation = PromptAugmentation()
+    remat: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.remat not in REMAT:
+            raise MirageError(f"remat={self.remat!r}: choose one of {', '.join(REMAT)}")
 
     @property
     def in_pixels(self) -> bool:
@@ -367,6 +374,7 @@ def make_denoiser_loss(
                 prompt,
                 anchored,
                 dtype=dtype,
+                remat=loss.remat,
             )
         error = jnp.square(predicted - clean).mean((2, 3, 4))  # [s, T]
         weight = flow.frame_weight(tau)

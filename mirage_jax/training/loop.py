@@ -1,9 +1,11 @@
-"""The training loop: data-parallel over the local devices, resumable, interruptible.
+"""The training loop: over a mesh of devices and hosts, resumable, interruptible.
 
-One step is one XLA program under `jax.shard_map`: every device draws its own batch
-with its own key from the replicated data, gradients and metrics are averaged, and the
-optimiser (AdamW of Loshchilov and Hutter, 2019, or Muon of Jordan et al., 2024, after a
-clip of the global norm) and the running average of the weights run replicated. Master
+One step is one XLA program. Under `jax.shard_map` every device draws its own batch with
+its own key from the copied data, gathers the weights of which it holds a part (see
+`mesh`) and keeps that part of the averaged gradient. Then the optimiser (AdamW of
+Loshchilov and Hutter, 2019, or Muon of Jordan et al., 2024, after a clip of the global
+norm) and the running average of the weights run on the parts; what they need of one
+another, such as Muon's products of whole matrices, XLA's partitioner sends. Master
 weights are float32; a loss casts to bfloat16 by itself.
 
 The host never waits for the step it has just started: the metrics of a step are read
@@ -15,6 +17,7 @@ import collections
 import concurrent.futures
 import math
 import pathlib
+import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -29,9 +32,20 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mirage_jax.errors import MirageError
 from mirage_jax.profiling import Profile
 from mirage_jax.training.checkpoint import Checkpoints
+from mirage_jax.training.hosts import Agreement, leads
 from mirage_jax.training.log import TrainLog
+from mirage_jax.training.mesh import (
+    AXES,
+    copied,
+    make_mesh,
+    place,
+    split,
+    split_spec,
+    whole,
+)
 from mirage_jax.training.optimiser import TrainConfig, learning_rate_at, optimiser
 from mirage_jax.training.signals import StopSignal
+from mirage_jax.training.work import SampleWork, StepWork
 
 RUN_AHEAD = 4
 """Steps that may be in flight before the host waits for the oldest one."""
@@ -76,24 +90,60 @@ def init_state(config: TrainConfig, params: Any) -> TrainState:
     )
 
 
-def make_step(config: TrainConfig, loss: LossFn, mesh: Mesh) -> Callable[..., Any]:
+def make_step(
+    config: TrainConfig, loss: LossFn, state: TrainState, mesh: Mesh
+) -> Callable[..., Any]:
     """`(state, data, learning_rate) -> (state, {name: metric})`, jitted, state donated.
 
-    All values are replicated over `mesh`, whose one axis is "data".
+    `state`, of arrays or shapes, lies on `mesh` as `mesh.split` says; data, learning
+    rate and metrics are copied.
     """
     tx = optimiser(config)
+    specs = jax.tree.map(lambda leaf: split_spec(leaf, mesh), state.params)
+    copy = PartitionSpec()
 
-    def device_step(
-        state: TrainState, data: Any, learning_rate: jax.Array
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(state.key, state.step)
-        key = jax.random.fold_in(key, jax.lax.axis_index("data"))
-        (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(
-            state.params, key, data, state.step
-        )
+    def gather(part: jax.Array, spec: PartitionSpec) -> jax.Array:
+        if "fsdp" not in spec:
+            return part
+        axis = spec.index("fsdp")
+        return jax.lax.all_gather(part, "fsdp", axis=axis, tiled=True)
+
+    def average(gradient: jax.Array, spec: PartitionSpec) -> jax.Array:
+        if "fsdp" not in spec:
+            return jax.lax.pmean(gradient, AXES)
+        # The derivative of a gather is a sum over those that gathered.
+        return jax.lax.pmean(gradient, "data") / mesh.shape["fsdp"]
+
+    def device_gradient(
+        params: Any, key: jax.Array, step: jax.Array, data: Any
+    ) -> tuple[Any, dict[str, jax.Array]]:
+        key = jax.random.fold_in(key, step)
+        key = jax.random.fold_in(key, jax.lax.axis_index(AXES))
+
+        def of_parts(parts: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+            with jax.named_scope("gather"):
+                gathered = jax.tree.map(gather, parts, specs)
+            return loss(gathered, key, data, step)
+
+        value_and_gradient = jax.value_and_grad(of_parts, has_aux=True)
+        (value, metrics), gradient = value_and_gradient(params)
         metrics = {k: jnp.asarray(v, jnp.float32) for k, v in metrics.items()}
         metrics["loss"] = jnp.asarray(value, jnp.float32)
-        gradient, metrics = jax.lax.pmean((gradient, metrics), "data")
+        gradient = jax.tree.map(average, gradient, specs)
+        return gradient, jax.lax.pmean(metrics, AXES)
+
+    mean_gradient = jax.shard_map(
+        device_gradient,
+        mesh=mesh,
+        in_specs=(specs, copy, copy, copy),
+        out_specs=(specs, copy),
+        check_vma=False,
+    )
+
+    def one_step(
+        state: TrainState, data: Any, learning_rate: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        gradient, metrics = mean_gradient(state.params, state.key, state.step, data)
         metrics["gradient_norm"] = optax.tree.norm(gradient)
 
         with jax.named_scope("optimiser"):
@@ -111,29 +161,23 @@ def make_step(config: TrainConfig, loss: LossFn, mesh: Mesh) -> Callable[..., An
         state = TrainState(state.step + 1, params, ema, opt_state, state.key)
         return state, metrics
 
-    everywhere = PartitionSpec()
     return jax.jit(
-        jax.shard_map(
-            device_step,
-            mesh=mesh,
-            in_specs=(everywhere, everywhere, everywhere),
-            out_specs=(everywhere, everywhere),
-            check_vma=False,
-        ),
+        one_step,
         donate_argnums=0,
+        out_shardings=(split(state, mesh), NamedSharding(mesh, copy)),
     )
 
 
 def first_device(tree: Any) -> Any:
-    """The first device's copy of replicated arrays, without moving any data."""
-    return jax.tree.map(lambda x: x.addressable_data(0), tree)
+    """Whole arrays on this host's first device; all hosts must call it together."""
+    return jax.tree.map(whole, tree)
 
 
 def _compile(
     steps: Sequence[Any], state: TrainState, data: Any
 ) -> list[Callable[..., Any]]:
     """Compile all programs at once, before the clock starts."""
-    rate = jnp.zeros((), jnp.float32)
+    rate = np.float32(0)
     lowered = [step.lower(state, data, rate) for step in steps]
     with concurrent.futures.ThreadPoolExecutor(len(lowered)) as pool:
         return list(pool.map(lambda low: low.compile(), lowered))
@@ -147,12 +191,16 @@ def train(
     choose: Callable[[int], int],
     data: Any,
     pictures: Callable[[Any, Any, jax.Array], np.ndarray] | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    mesh: Mesh | None = None,
     restore: bool = True,
     samples: Sequence[int] | None = None,
+    work: Sequence[SampleWork | None] | None = None,
     profile: Profile | None = None,
 ) -> TrainState:
-    """Train `params` and return the final state, on the first device.
+    """Train `params` and return the final state, on this host's first device.
+
+    With several processes (see `hosts`) all call it alike. The first one reads and
+    writes checkpoints and pictures; the curves of the others lie in process_<n>/.
 
     Args:
       workdir: takes checkpoints/, pictures/, metrics.jsonl and TensorBoard events.
@@ -162,10 +210,12 @@ def train(
       data: pytree that all losses read; put on every device, never donated.
       pictures: `(ema params, data, key) -> uint8 [H, W, 3]`, called every
         `config.picture_every` steps and at the end, always with the same key.
-      devices: all local devices by default.
+      mesh: from `mesh.make_mesh`; all devices along "data" by default.
       restore: go on from the newest good checkpoint in `workdir`, if there is one;
         else the checkpoints and curves of an earlier run there are deleted.
       samples: samples a device takes per step of each loss, for the samples/s shown.
+      work: what one sample of each loss is, for the tokens/s and the model FLOP use
+        shown; None where nobody counted.
       profile: traces some of the steps.
 
     Raises:
@@ -174,9 +224,8 @@ def train(
       SystemExit: SIGTERM or Ctrl-C came; the state has been saved.
     """
     profile = profile or Profile("", "step")
-    devices = list(devices if devices is not None else jax.local_devices())
-    mesh = Mesh(np.array(devices), ("data",))
-    replicated = NamedSharding(mesh, PartitionSpec())
+    mesh = mesh or make_mesh()
+    kind = mesh.devices.flat[0].device_kind
     workdir = pathlib.Path(workdir)
     checkpoints = Checkpoints(workdir / "checkpoints")
     try:
@@ -186,9 +235,9 @@ def train(
             checkpoints.clear()
         elif (found := checkpoints.restore(state)) is not None:
             state, spent = found
-        state = jax.device_put(state, replicated)
-        data = jax.device_put(data, replicated)
         done = int(state.step)
+        state = place(state, split(state, mesh))
+        data = place(data, copied(data, mesh))
         with (
             profile,
             TrainLog(workdir, done=done) as log,
@@ -196,22 +245,29 @@ def train(
         ):
             started = time.monotonic()
             programs = _compile(
-                [make_step(config, loss, mesh) for loss in losses], state, data
+                [make_step(config, loss, state, mesh) for loss in losses], state, data
             )
+            sides = " x ".join(f"{n} {axis}" for axis, n in mesh.shape.items())
             log.note(
-                f"{len(devices)} {devices[0].device_kind}, {len(programs)} program(s) "
+                f"{mesh.size} {kind} ({sides}), {len(programs)} program(s) "
                 f"compiled in {time.monotonic() - started:.1f} s, "
                 f"start at step {done}"
             )
-            run = _Run(config, checkpoints, log, pictures, stop, profile, spent)
-            sizes = [n * len(devices) for n in samples or [0] * len(losses)]
-            state = run.steps(state, data, programs, choose, sizes)
+            run = _Run(
+                config, checkpoints, log, pictures, stop, profile, mesh, spent, done
+            )
+            each = zip(
+                samples or [0] * len(losses), work or [None] * len(losses), strict=True
+            )
+            steps = [StepWork.of(mesh, n, one) for n, one in each]
+            state = run.steps(state, data, programs, choose, steps)
         return first_device(state)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise MirageError(
-            f"no memory left on {devices[0].device_kind}: use a smaller batch or size"
+            f"no memory left on {kind}: use a smaller batch or size, remat, or more "
+            "devices along the mesh's fsdp"
         ) from error
     finally:
         checkpoints.close()
@@ -228,7 +284,9 @@ class _Run:
         pictures: Callable[[Any, Any, jax.Array], np.ndarray] | None,
         stop: StopSignal,
         profile: Profile,
+        mesh: Mesh,
         spent: float,
+        done: int,
     ) -> None:
         self.config = config
         self.checkpoints = checkpoints
@@ -237,13 +295,23 @@ class _Run:
         self.stop = stop
         self.profile = profile
         self.start = time.monotonic() - spent
-        self.saved: int | None = checkpoints.latest()
-        self.flying: collections.deque[tuple[int, float, float, Any]] = (
+        self.saved: int | None = done or None
+        self.flying: collections.deque[tuple[int, float, StepWork, Any, Any]] = (
             collections.deque()
         )
+        self.agreement = Agreement(mesh)
+        self.heard = (spent, 0.0)
+
+    def told(self) -> tuple[float, float]:
+        """Of this process: seconds trained, and the signal that came or 0."""
+        return time.monotonic() - self.start, float(self.stop.received or 0)
+
+    def agreed(self) -> tuple[float, float]:
+        """Of all processes, as of the newest step that was read; see `told`."""
+        return self.heard if self.agreement.needed else self.told()
 
     def elapsed(self) -> float:
-        return time.monotonic() - self.start
+        return self.agreed()[0]
 
     def progress(self, step: int) -> float:
         if self.config.minutes:
@@ -256,7 +324,7 @@ class _Run:
         data: Any,
         programs: Sequence[Callable[..., Any]],
         choose: Callable[[int], int],
-        samples: Sequence[int],
+        work: Sequence[StepWork],
     ) -> TrainState:
         step = int(state.step)
         pictured = step
@@ -268,16 +336,17 @@ class _Run:
                 step, programs[which], state, data, np.float32(rate)
             )
             step += 1
-            self.flying.append((step, rate, samples[which], metrics))
+            told = self.agreement.tell(self.told()) if self.agreement.needed else None
+            self.flying.append((step, rate, work[which], metrics, told))
             self.land(RUN_AHEAD, progress)
-            if self.stop.received is not None:
+            if number := int(self.agreed()[1]):
                 self.save(state, step)
                 self.checkpoints.wait()
                 self.log.note(
-                    f"stopped by {self.stop.received.name} at step {step}; saved in "
-                    f"{self.checkpoints.folder}; the same command goes on from there"
+                    f"stopped by {signal.Signals(number).name} at step {step}; saved "
+                    f"in {self.checkpoints.folder}; the same command goes on from there"
                 )
-                raise SystemExit(128 + self.stop.received)
+                raise SystemExit(128 + number)
             if self.config.picture_every and step % self.config.picture_every == 0:
                 self.picture(state, data, step)
                 pictured = step
@@ -296,7 +365,10 @@ class _Run:
     def land(self, keep: int, progress: float) -> None:
         """Read the metrics of all but the `keep` newest steps; stop at a NaN."""
         while len(self.flying) > keep:
-            step, rate, samples, metrics = self.flying.popleft()
+            step, rate, work, metrics, told = self.flying.popleft()
+            if told is not None:
+                elapsed, number = jax.device_get(told).tolist()
+                self.heard = (elapsed, number)
             values = {k: float(v) for k, v in jax.device_get(metrics).items()}
             bad = [k for k, v in values.items() if not math.isfinite(v)]
             if bad:
@@ -312,7 +384,7 @@ class _Run:
                     f"(now {rate:.2g}) and start again"
                 )
             values["learning_rate"] = rate
-            self.log.add(values, samples)
+            self.log.add(values, work)
             if step % self.config.log_every == 0:
                 self.log.write(step, self.elapsed(), self.time_left(step, progress))
 
@@ -326,7 +398,7 @@ class _Run:
         """Save unless this step is saved; only a state known to be finite."""
         self.land(0, self.progress(step))
         if self.saved != step:
-            self.checkpoints.save(step, first_device(state), self.elapsed())
+            self.checkpoints.save(step, state, self.elapsed())
             self.saved = step
 
     def picture(self, state: TrainState, data: Any, step: int) -> None:
@@ -334,5 +406,7 @@ class _Run:
             return
         self.land(0, self.progress(step))
         key = jax.random.fold_in(jax.random.key(self.config.seed), 0x7069)
-        grid = self.pictures(first_device(state.ema), first_device(data), key)
-        self.log.picture(step, np.asarray(grid))
+        ema = first_device(state.ema)
+        if leads():
+            grid = self.pictures(ema, first_device(data), key)
+            self.log.picture(step, np.asarray(grid))

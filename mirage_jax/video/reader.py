@@ -99,7 +99,7 @@ class VideoReader:
         aspect = _pixel_aspect(self._stream)
         for decoded in self._decode():
             try:
-                image = _upright_rgb(decoded, aspect)
+                image = upright_rgb(decoded, aspect)
             except (av.error.FFmpegError, ValueError):
                 self.skipped += 1
                 continue
@@ -194,7 +194,15 @@ def _pixel_aspect(stream: VideoStream) -> Fraction:
     return aspect if Fraction(1, 8) <= aspect <= 8 else Fraction(1)
 
 
-def _upright_rgb(frame: VideoFrame, aspect: Fraction) -> UInt8[np.ndarray, "H W 3"]:
+def upright_rgb(
+    frame: VideoFrame, aspect: Fraction = Fraction(1)
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A decoded frame as people should see it.
+
+    Args:
+      frame: of any pixel format.
+      aspect: width of a pixel over its height.
+    """
     width = max(1, round(frame.width * aspect))
     untagged = int(frame.colorspace) == _UNSPECIFIED_COLOUR
     hd = min(frame.width, frame.height) >= _HD_SIDE

@@ -1,13 +1,18 @@
-// A WebSocket that comes back by itself.
+// A connection that comes back by itself, by WebRTC where that finds a way.
 
+import { PeerLine, SocketLine } from "./lines.js";
 import { decode, encode } from "./protocol.js";
 
 const FIRST_PAUSE = 1000; // milliseconds before the first new try
 const LONGEST_PAUSE = 10000;
 
-/** Calls on.state(state, detail, pause), on.picture(message), on.statistics(message). */
+/**
+ * Calls on.state(state, detail, pause), on.picture(message), on.statistics(message), and
+ * on.video(stream) with the pictures of a connection by WebRTC; on.track() gives what it
+ * sends.
+ */
 export class Connection {
-  #socket = null;
+  #line = null;
   #timer = 0;
   #pause = FIRST_PAUSE;
   #settled = false; // the server said the last word about this connection
@@ -18,41 +23,57 @@ export class Connection {
     this.#token = token;
     this.#on = on;
     this.ready = false;
+    this.webrtc = false; // whether to try it
   }
 
-  open() {
+  /** Whether pictures go and come as video. */
+  get video() {
+    return this.#line instanceof PeerLine;
+  }
+
+  open(socket = !this.webrtc) {
     this.close();
     this.#settled = false;
     this.#on.state("connecting", "");
-    const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const socket = new WebSocket(`${scheme}://${location.host}/ws`);
-    socket.binaryType = "arraybuffer";
-    socket.onopen = () => socket.send(encode("hello", { token: this.#token }));
-    socket.onmessage = (event) => this.#take(event.data);
-    socket.onclose = () => {
-      if (this.#socket === socket) this.#lost();
+    let opened = false;
+    const on = {
+      opened: () => {
+        opened = true;
+        this.#line.send(encode("hello", { token: this.#token }));
+      },
+      message: (data) => this.#take(data),
+      closed: () => {
+        if (this.#line !== line) return;
+        if (this.video && !opened) {
+          // A WebSocket goes through any proxy, and says why if nothing does.
+          this.webrtc = !line.answered;
+          this.open(true);
+        } else this.#lost();
+      },
+      video: this.#on.video,
     };
-    this.#socket = socket;
+    const line = socket ? new SocketLine(on) : new PeerLine(this.#token, this.#on.track(), on);
+    this.#line = line;
   }
 
   close() {
     clearTimeout(this.#timer);
-    const socket = this.#socket;
-    this.#socket = null;
+    const line = this.#line;
+    this.#line = null;
     this.ready = false;
-    if (socket) socket.close();
+    if (line) line.close();
   }
 
   /** Sends if somebody listens; false if not. */
   send(data) {
-    if (!this.ready || this.#socket.readyState !== WebSocket.OPEN) return false;
-    this.#socket.send(data);
+    if (!this.ready || !this.#line.open) return false;
+    this.#line.send(data);
     return true;
   }
 
   /** Bytes that the network has not taken yet. */
   get backlog() {
-    return this.#socket ? this.#socket.bufferedAmount : 0;
+    return this.#line ? this.#line.backlog : 0;
   }
 
   #take(data) {

@@ -2,6 +2,8 @@
 
 import { Connection } from "./connection.js";
 import { encode, encodePicture } from "./protocol.js";
+import { Prompts } from "./prompts.js";
+import { Share } from "./share.js";
 import { Source, cameraHelp, cameras, everyFrame } from "./source.js";
 import { Recorder, Stage, download } from "./stage.js";
 
@@ -9,7 +11,6 @@ const AHEAD = 2; // frames on their way: one on the device, one on the wire
 const LEAD = 60; // milliseconds before the device is free that the next one is taken
 const PATIENCE = 1500; // milliseconds until a frame without an answer is given up
 const QUALITY = 0.85;
-const TYPING = 250; // milliseconds without a key until a prompt is sent
 
 const STATES = {
   connecting: "Connecting",
@@ -36,7 +37,6 @@ let latency = 0;
 let deviceTime = 0; // milliseconds of a step
 let state = "idle";
 let shown = 0; // sequence of the picture on the stage
-let wish = null; // the last prompt or style, to be told again after a reconnect
 let grabbing = false;
 let mirrored = true;
 
@@ -44,14 +44,19 @@ const connection = new Connection(takeToken(), {
   state: showState,
   picture: showPicture,
   statistics: showStatistics,
+  video: (stream) => playVideo(stream),
+  track: () => grabbed(),
 });
+
+const prompts = new Prompts(connection);
+const share = new Share(connection);
 
 /** The token of the address or of this tab's past; the address keeps none. */
 function takeToken() {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
   if (given) {
     sessionStorage.setItem("token", given);
-    history.replaceState(null, "", location.pathname);
+    history.replaceState(null, "", location.pathname + location.search);
   }
   return sessionStorage.getItem("token") ?? "";
 }
@@ -65,12 +70,15 @@ function showState(name, detail, message) {
   state = name;
   $("state").textContent = STATES[name];
   $("state").dataset.state = name;
+  if (detail === "the recording ended") $("server-record").setAttribute("aria-pressed", false);
   if (message?.height) size = { width: message.width, height: message.height };
   if (joined) {
     answered = sequence;
     for (const bitmap of waiting.values()) bitmap.close();
     waiting.clear();
-    if (wish) connection.send(wish);
+    prompts.tellAgain();
+    $("server-record").setAttribute("aria-pressed", false);
+    share.tell(false);
   }
   clearInterval(clock);
   const since = performance.now();
@@ -111,6 +119,7 @@ async function send(captured) {
     stage.show(await createImageBitmap(picture()), null);
     return;
   }
+  if (connection.video) return picture(); // a track of the canvas carries it
   const now = performance.now();
   const onTheWay = sequence - answered;
   const waited = now - answeredAt;
@@ -166,6 +175,27 @@ async function showPicture(message) {
   showBadge(message.styled);
 }
 
+// By WebRTC: the canvas is the camera, and a <video> has the result.
+
+function grabbed() {
+  grab.getContext("2d", { alpha: false });
+  return grab.captureStream(30).getVideoTracks()[0];
+}
+
+function playVideo(stream) {
+  $("remote").srcObject = stream;
+  $("remote").play();
+  latency = 0; // video has no time stamps of ours
+}
+
+everyFrame($("remote"), async () => {
+  if (!connection.video || !connection.ready) return;
+  // The source is the newest one: its own is a moment older.
+  const [before, styled] = await Promise.all([createImageBitmap(grab), createImageBitmap($("remote"))]);
+  stage.show(before, styled);
+  showBadge(state === "ready");
+});
+
 function showBadge(styled) {
   $("badge").hidden = styled && !recorder.active;
   $("badge").textContent = recorder.active ? "Recording" : "Not restyled yet";
@@ -206,9 +236,10 @@ function askForSource(help) {
   $("welcome").hidden = false;
 }
 
-function begin(camera) {
+async function begin(camera) {
   $("welcome").hidden = true;
   setMirror(camera);
+  await listed;
   if (state === "idle" || state === "ended") connection.open();
 }
 
@@ -239,52 +270,6 @@ $("open-file").onclick = () => $("file").click();
 $("sample").onclick = useSample;
 navigator.mediaDevices?.addEventListener("devicechange", listSources);
 
-// Prompts
-
-let typing = 0;
-
-$("prompt").oninput = () => {
-  clearTimeout(typing);
-  $("typed").textContent = "…";
-  typing = setTimeout(() => {
-    const text = $("prompt").value.trim();
-    press(null);
-    if (!text) return ($("typed").textContent = "");
-    ask(encode("prompt", { text }));
-  }, TYPING);
-};
-
-function ask(message) {
-  wish = message;
-  $("typed").textContent = connection.send(message) ? "sent" : "";
-  setTimeout(() => ($("typed").textContent = ""), 900);
-}
-
-function press(button) {
-  document.querySelectorAll(".chips button").forEach((other) => other.setAttribute("aria-pressed", other === button));
-}
-
-async function listStyles() {
-  const { prompt, styles } = await (await fetch("styles.json")).json();
-  $("prompt").value = prompt;
-  for (const [group, title] of [["style", "Styles"], ["effect", "Effects with memory"]]) {
-    const heading = Object.assign(document.createElement("h2"), { textContent: title });
-    const chips = Object.assign(document.createElement("div"), { className: "chips" });
-    for (const style of styles.filter((one) => one.group === group)) {
-      const chip = Object.assign(document.createElement("button"), { textContent: style.label, title: style.prompt });
-      chip.setAttribute("aria-pressed", style.prompt === prompt);
-      chip.onclick = () => {
-        clearTimeout(typing);
-        $("prompt").value = style.prompt;
-        press(chip);
-        ask(encode("style", { name: style.name }));
-      };
-      chips.append(chip);
-    }
-    $("styles").append(heading, chips);
-  }
-}
-
 // View, snapshot, recording
 
 function setView(view) {
@@ -312,6 +297,12 @@ function record() {
   showBadge(true);
 }
 
+/** The server ends a recording with the connection. */
+function recordOnServer(on) {
+  if (!connection.send(encode("record", { on }))) on = false;
+  $("server-record").setAttribute("aria-pressed", on);
+}
+
 const stamp = () => new Date().toISOString().slice(0, 19).replaceAll(":", "-");
 const reset = () => connection.send(encode("reset", {}));
 
@@ -324,6 +315,7 @@ $("mirror").onclick = () => setMirror(!mirrored);
 $("snapshot").onclick = snapshot;
 $("record").onclick = record;
 $("record").disabled = !Recorder.possible;
+$("server-record").onclick = () => recordOnServer($("server-record").getAttribute("aria-pressed") !== "true");
 $("reset").onclick = reset;
 $("retry").onclick = () => connection.open();
 
@@ -348,5 +340,15 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-listStyles();
+async function askServer() {
+  const { prompt, styles, transport, recording } = await (await fetch("styles.json")).json();
+  const wanted = new URLSearchParams(location.search).get("transport") ?? transport;
+  connection.webrtc = wanted === "webrtc" && "RTCPeerConnection" in window;
+  $("server-record").hidden = !recording;
+  prompts.list(prompt, styles);
+}
+
+addEventListener("pagehide", () => connection.close()); // or its seat stays taken a while
+addEventListener("pageshow", (event) => event.persisted && state !== "idle" && connection.open());
+const listed = askServer().catch(() => {}); // a server that is gone is met again later
 listSources();

@@ -1,0 +1,81 @@
+"""How the program of a frame is compiled: its memory, its graph, its weights."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy_model
+from toy_model import LAZY, MODEL, frames, params, settings, start
+
+from mirage_jax.convolution import filters_first
+from mirage_jax.device_weights import held_weights
+from mirage_jax.frame_compiler import GRAPH_OPTION, frame_options
+from mirage_jax.stream import make_step
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"commit": "lagged"}, {"commit": "clean", "anchor": True}]
+)
+def test_all_that_a_step_leaves_takes_the_place_of_what_it_got(change):
+    stream = settings(**change)
+    step: Any = make_step(MODEL, stream)
+    lowered = step.lower(params(), start(stream), frames(1)[0])
+    memory = lowered.compile(compiler_options=LAZY).memory_analysis()
+    results = len(jax.tree.leaves(start(stream))) + 1
+    # Beside them there is the table of the results, an address each.
+    left = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    assert 0 <= left <= 8 * results
+    # The smallest buffer that could be anew is larger.
+    assert left < frames(1)[0].nbytes
+
+
+def test_a_source_on_the_device_is_used_up_and_one_of_the_host_is_not():
+    stream = settings()
+    step = toy_model.step_of(stream)
+    held, arrived = toy_model.weights(stream), np.ones(1, bool)
+    clip = frames(2)
+    kept, there = clip.copy(), jax.device_put(clip[1])
+    state, first = step(held, start(stream), clip[0], arrived)
+    state, _ = step(held, state, there, arrived)
+    assert there.is_deleted() and not first.is_deleted()
+    np.testing.assert_array_equal(clip, kept)
+
+
+def test_convolutions_join_the_graph_on_a_gpu_alone(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    assert frame_options() is None, "this is a CPU"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    options = frame_options()
+    assert options is not None and "CONVOLUTION" in options[GRAPH_OPTION].split(",")
+    # XLA knows every name: it reads them for a CPU too.
+    double = jax.jit(lambda x: 2 * x, compiler_options=options)
+    assert double(jnp.ones(())) == 2
+    monkeypatch.setenv("XLA_FLAGS", f"--{GRAPH_OPTION}=")
+    assert frame_options() is None, "whoever sets the flag has the last word"
+
+
+def test_filters_first_are_the_same_stream():
+    stream = settings()
+    held, turned = params(), filters_first(params())
+    pictures = []
+    for weights in (held, turned):
+        step = toy_model.step_with(weights, stream)
+        _, picture = step(weights, start(stream), frames(1)[0], np.ones(1, bool))
+        pictures.append(np.asarray(picture).astype(int))
+    # The same sums in another order may round to the neighbouring byte.
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+def test_a_gpu_holds_every_kernel_of_a_convolution_with_its_filters_first(monkeypatch):
+    def shapes(tree, name):
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return [x.shape for path, x in leaves if x.ndim == 4 and path[-1].key == name]
+
+    kernels = shapes(params(), "kernel")
+    assert len(kernels) > 10
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    held = held_weights(params(), settings())
+    assert not shapes(held, "kernel")
+    assert shapes(held, "filters") == [(o, h, w, i) for h, w, i, o in kernels]
