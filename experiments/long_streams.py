@@ -1,6 +1,8 @@
 """Long streams of a model over held-out clips: what several scripts set up alike."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -38,7 +40,13 @@ _PRECISION = flags.DEFINE_enum(
     "precision", "bfloat16", PRECISIONS, "Of the stream; 8 bits of its dense layers."
 )
 _ANCHOR = flags.DEFINE_bool("anchor", False, "Keep the first frame in its slot.")
+_FIXED_NOISE = flags.DEFINE_bool(
+    "fixed_noise", False, "One noise for all frames of a stream."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of noise and corruption.")
+
+
+KnownStyles = Callable[[Any], tuple[Style, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,19 +75,26 @@ class LongStreams:
         return [cases[i : i + batch] for i in range(0, len(cases), batch)]
 
 
-def load_long_streams() -> LongStreams:
+def load_long_streams(
+    known_styles: KnownStyles = shipped_styles, repeats: int = 1
+) -> LongStreams:
     """What the flags ask for.
+
+    Args:
+      known_styles: styles to choose from, by the style network's parameters.
+      repeats: streams of each style on each loop.
 
     Raises:
       MirageError: a flag out of its range, or a file that is not there.
     """
     _check_flags()
     model = load_model(_MODEL.value)
-    styles = _chosen_styles()
+    styles = _chosen_styles(known_styles)
     known = HELD_OUT_PROMPTS if _WORDING.value == "held_out" else PROMPTS
     wordings = {style.name: known[style.name] for style in styles}
     names, loops = _load()
     cases = [Case(s, c) for s in range(len(styles)) for c in range(len(loops))]
+    cases = [case for case in cases for _ in range(repeats)]
     # As many batches as it takes, all of one size.
     batches = -(-len(cases) // _BATCH.value)
     # Layers in a loop: at this batch it costs no speed and compiles much sooner.
@@ -88,6 +103,7 @@ def load_long_streams() -> LongStreams:
         width=_SIZE.value,
         batch=-(-len(cases) // batches),
         anchor=_ANCHOR.value,
+        fixed_noise=_FIXED_NOISE.value,
         unroll=False,
         **fields_of(_PRECISION.value, jax.default_backend()),
     )
@@ -106,6 +122,7 @@ def load_long_streams() -> LongStreams:
         "prompts": dict(zip(wordings, first, strict=True)),
         "window": WINDOW.value,
         "anchor": stream.anchor,
+        "fixed_noise": stream.fixed_noise,
         "batch": stream.batch,
         "seed": _SEED.value,
     }
@@ -122,9 +139,9 @@ def _check_flags() -> None:
             raise MirageError(f"--{flag.name}={flag.value}: take at least 1")
 
 
-def _chosen_styles() -> tuple[Style, ...]:
+def _chosen_styles(known_styles: KnownStyles) -> tuple[Style, ...]:
     styler = None if _STYLER.value is None else load_styler(_STYLER.value)
-    styles = shipped_styles(styler)
+    styles = known_styles(styler)
     if not _STYLES.value:
         return styles
     return tuple(find_style(name, styles) for name in _STYLES.value)

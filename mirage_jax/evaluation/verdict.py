@@ -49,6 +49,12 @@ UNITS = {
     "confusion": ("of the wordings", "higher"),
     "free_frames": ("frames", "higher"),
     "free_spread": ("of the teacher's", "higher"),
+    "variant_kept": ("of the streams", "higher"),
+    "variant_wandered": ("of the frames", "lower"),
+    "variants_chosen": ("variants", "higher"),
+    "variant_psnr": ("dB", "higher"),
+    "variant_margin": ("dB", "higher"),
+    "variant_sharpness": ("of the teacher's", "higher"),
     "frames": ("frames", "higher"),
     "check": ("passed", "higher"),
 }

@@ -1,0 +1,136 @@
+"""Streams of styles with several looks: which one they show, and whether it stays."""
+
+import importlib
+from functools import partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from moving_blob import blob_clip, write_clip
+from noisy_model import save_noisy_model
+from toy_model import LAZY, SIDE, params
+
+from experiments import long_streams
+from experiments import variants as script
+from mirage_jax.config import TEXT_WIDTH
+from mirage_jax.data.teachers import find_style, shipped_styles, trainable_styles
+from mirage_jax.data.varied_styles import VARIANTS, screen_print
+from mirage_jax.errors import MirageError
+from mirage_jax.evaluation.targets import to_bytes
+from mirage_jax.evaluation.variants import (
+    Choice,
+    choice_checks,
+    choice_values,
+    compare,
+    watch_choice,
+)
+from mirage_jax.results import read_results
+
+PERIOD = 32
+STYLE = find_style("screen_print", trainable_styles())
+
+
+def shown(variants):
+    """What teachers of these variants, [T, B], look like: numbers of every frame."""
+    rng = np.random.default_rng(0)
+    source = jnp.asarray(rng.integers(0, 256, (1, 32, 32, 3)), jnp.uint8)
+    floats = source.astype(jnp.float32) / 255
+    looks = [to_bytes(screen_print(floats, jnp.int32(v))) for v in range(VARIANTS)]
+    of_look = jax.tree.map(
+        lambda *x: np.stack(x), *[compare(STYLE, source, look) for look in looks]
+    )
+    return jax.tree.map(lambda x: x[:, 0][variants], of_look)
+
+
+def missed(choice):
+    checks = choice_checks(choice_values(choice, PERIOD), "x")
+    return {check.name.split("/")[0] for check in checks if not check.passed}
+
+
+def test_streams_that_keep_their_variant_pass():
+    choice = shown(np.tile([[0, 3, 1]], (3 * PERIOD, 1)))
+    values = choice_values(choice, PERIOD)
+    assert values["variant_kept"] == 1 and values["variant_wandered"] == 0
+    assert values["variants_chosen"] == 3
+    assert values["variant_psnr_last"] == 100 and values["variant_margin"] > 20
+    assert values["variant_sharpness"] == pytest.approx(1)
+    assert not missed(choice)
+
+
+def test_a_variant_that_changes_is_noticed():
+    variants = np.tile([[0, 3]], (4 * PERIOD, 1))
+    variants[2 * PERIOD :, 1] = 2
+    values = choice_values(shown(variants), PERIOD)
+    assert values["variant_kept"] == 0.5 and values["variant_wandered"] == 0.25
+    assert "variant_kept" in missed(shown(variants))
+
+
+def test_one_variant_for_all_is_no_choice_and_a_mean_of_all_is_blurred():
+    assert missed(shown(np.full((PERIOD, 4), 2))) == {"variants_chosen"}
+    same = shown(np.tile([[0, 3]], (PERIOD, 1)))
+    blurred = Choice(same.errors, 0.8 * same.sharpness)
+    assert missed(blurred) == {"variant_sharpness_low"}
+    noisy = Choice(same.errors, 1.3 * same.sharpness)
+    assert missed(noisy) == {"variant_sharpness_high"}
+
+
+def test_frames_must_be_whole_loops():
+    with pytest.raises(ValueError, match="whole loops"):
+        choice_values(shown(np.zeros((PERIOD + 1, 1), int)), PERIOD)
+
+
+def test_a_style_of_one_look_has_nothing_to_choose():
+    sepia, unused = find_style("sepia", shipped_styles()), cast(Any, None)
+    with pytest.raises(MirageError, match="sepia"):
+        watch_choice(unused, unused, sepia, [], unused, 1)
+
+
+@pytest.fixture
+def own_flags():
+    """The script's own flags, whatever script was imported after it."""
+    importlib.reload(long_streams)
+    importlib.reload(script)
+    flags.FLAGS.mark_as_parsed()
+
+
+def test_the_script_writes_what_it_found(tmp_path, monkeypatch, own_flags):
+    monkeypatch.setattr(jax, "jit", partial(jax.jit, compiler_options=LAZY))
+    monkeypatch.setattr(
+        long_streams, "encode_text", lambda texts: np.ones((len(texts), TEXT_WIDTH))
+    )
+    save_noisy_model(tmp_path / "model", params())
+    (tmp_path / "clips").mkdir()
+    write_clip(tmp_path / "clips" / "blob.mp4", blob_clip(PERIOD))
+    settings = {
+        "model": str(tmp_path / "model"),
+        "clips": str(tmp_path / "clips"),
+        "size": SIDE,
+        "modes": ["lagged/1"],
+        "frames": PERIOD + 1,
+        "window": PERIOD,
+        "streams": 2,
+        "held": False,
+        "precision": "float32",
+        "out": str(tmp_path / "variants.json"),
+    }
+    with flagsaver.flagsaver(**settings), pytest.raises(SystemExit) as left:
+        script.main(["variants"])
+    assert left.value.code == 1  # a random model follows no teacher
+    values = read_results(tmp_path / "variants.json")
+    assert values["frames"] == 2 * PERIOD
+    for style in ("screen_print", "ribbed_glass"):
+        path = f"{style}/lagged/1"
+        assert 0 <= values[f"variant_kept/{path}"] <= 1
+        assert values[f"variants_chosen/{path}"] in (1, 2)
+        assert values[f"check/variant_sharpness_low/{path}"] in (0, 1)
+
+
+def test_a_free_run_is_refused(own_flags):
+    settings = {"modes": ["free/lagged/1"]}
+    with flagsaver.flagsaver(**settings), pytest.raises(SystemExit) as left:
+        script.main(["variants"])
+    assert "free run has nothing" in str(left.value)
