@@ -14,12 +14,8 @@ from tests.documented_commands import Block, bash_blocks, documented_blocks
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = documented_blocks(ROOT)
-# Blocks of a page may build on each other: one worker runs them, in their order.
-RUN = [
-    pytest.param(block, marks=pytest.mark.xdist_group(block.page), id=block.place)
-    for block in BLOCKS
-    if not block.reason
-]
+# Blocks of a page may build on each other: they run in their order.
+PAGES = sorted({block.page for block in BLOCKS if not block.reason})
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +32,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("block", RUN)
-def test_documented_block_runs(block: Block, checkout: Path) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_documented_blocks_run(page: str, checkout: Path) -> None:
+    for block in BLOCKS:
+        if block.page == page and not block.reason:
+            run_block(block, checkout)
+
+
+def run_block(block: Block, checkout: Path) -> None:
     environment = {
         **os.environ,
         "VENV": sys.prefix,
@@ -51,7 +53,8 @@ def test_documented_block_runs(block: Block, checkout: Path) -> None:
         text=True,
         timeout=300,
     )
-    assert run.returncode == 0, f"{run.stdout[-2000:]}\n{run.stderr[-2000:]}"
+    told = f"{block.place}\n{run.stdout[-2000:]}\n{run.stderr[-2000:]}"
+    assert run.returncode == 0, told
 
 
 def targets() -> set[str]:

@@ -51,7 +51,8 @@ def test_a_batch_has_the_pictures_it_promises(frames, photos, batch):
     data = CodecData(store(frames, photos))
     draw = functools.partial(training.sample_batch, batch=batch)
     found = jax.eval_shape(draw, data, jax.random.key(0))
-    count = batch.raw + 8 * batch.per_style + 3 * 2 * max(batch.per_style // 2, 1)
+    # Ten styles of one frame, and three with memory that give pairs of frames.
+    count = batch.raw + 10 * batch.per_style + 3 * 2 * max(batch.per_style // 2, 1)
     assert batch.pictures(data.styles()) == count
     assert found.shape == (count, batch.size, batch.size, 3)
     assert found.dtype == jnp.float32
