@@ -5,7 +5,7 @@ import os
 import jax
 
 # Commands that become one CUDA graph: XLA's own choice, and convolutions. The codec has
-# dozens, and started one by one each of them takes the host longer than the GPU.
+# dozens, and started one by one each of them costs the host time.
 GRAPH_OPTION = "xla_gpu_enable_command_buffer"
 GRAPH_COMMANDS = (
     "FUSION",

@@ -142,12 +142,8 @@ def find_style(name: str, styles: Iterable[Style]) -> Style:
     return known[name]
 
 
-def variant_errors(
-    style: Style, source: Frames, styled: Frames
-) -> Float[Array, "T variants"]:
-    """Mean squared error of styled frames against each variant of a style's look.
-
-    The smallest of a row belongs to the variant that the frame is nearest to.
+def variant_looks(style: Style, frames: Frames) -> Float[Array, "variants T H W 3"]:
+    """What a style with variants makes of frames in each of them.
 
     Raises:
       MirageError: the style has no variants.
@@ -157,9 +153,7 @@ def variant_errors(
             f"style {style.name!r} has no variants: choose one of "
             f"{', '.join(VARIED_STYLES)}"
         )
-    looks = [style.look(source, jnp.int32(variant)) for variant in range(VARIANTS)]
-    errors = [jnp.square(styled - look).mean((1, 2, 3)) for look in looks]
-    return jnp.stack(errors, axis=-1)
+    return jnp.stack([style.look(frames, jnp.int32(n)) for n in range(VARIANTS)])
 
 
 @functools.lru_cache(maxsize=32)

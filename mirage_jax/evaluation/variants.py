@@ -15,9 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from mirage_jax.data.teachers import Style
-from mirage_jax.data.varied_styles import VARIANTS
-from mirage_jax.errors import MirageError
+from mirage_jax.data.teachers import Style, variant_looks
 from mirage_jax.evaluation import metrics
 from mirage_jax.evaluation.checks import Check
 from mirage_jax.evaluation.endless import Endless, Loops, Mode
@@ -46,14 +44,10 @@ class Choice:
 def compare(style: Style, source: Array, styled: Array) -> Choice:
     """One frame of every stream, uint8 [B, H, W, 3], against all variants."""
     frames, shown = (x.astype(jnp.float32) / 255 for x in (source, styled))
-    errors, sharpness = [], []
-    for variant in range(VARIANTS):
-        look = style.look(frames, jnp.int32(variant)) if style.look else frames
-        look = to_bytes(look).astype(jnp.float32) / 255
-        errors.append(jnp.square(shown - look).mean((1, 2, 3)))
-        teacher = jnp.maximum(metrics.sharpness(look), 1e-6)
-        sharpness.append(metrics.sharpness(shown) / teacher)
-    return Choice(jnp.stack(errors, axis=-1), jnp.stack(sharpness, axis=-1))
+    looks = to_bytes(variant_looks(style, frames)).astype(jnp.float32) / 255
+    teacher = jnp.maximum(metrics.sharpness(looks), 1e-6)  # [V, B]
+    errors = jnp.square(shown[None] - looks).mean((2, 3, 4))
+    return Choice(errors.T, (metrics.sharpness(shown)[None] / teacher).T)
 
 
 def watch_choice(
@@ -80,8 +74,6 @@ def watch_choice(
     Raises:
       MirageError: the style has one look only.
     """
-    if style.look is None:
-        raise MirageError(f"style {style.name!r} has no variants to choose from")
     config = endless.of_mode(mode)
     rows = [case.clip for case in cases]
     rows += [rows[-1]] * (config.batch - len(rows))

@@ -14,14 +14,13 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 from urllib.parse import parse_qs, urldefrag
 
 import aiohttp
 import numpy as np
 from jaxtyping import UInt8
 
+from mirage_jax.closing import Closing
 from mirage_jax.errors import MirageError
 from mirage_jax.live.mailbox import Mailbox
 from mirage_jax.live.pictures import decode_picture, encode_picture
@@ -46,7 +45,7 @@ _AGAIN = 2.0  # seconds without an answer until a frame is sent again: it was sk
 _OVER = ("busy", "refused", "ended")
 
 
-class RemoteStream:
+class RemoteStream(Closing):
     """A stream on a live server; calls may come from any thread.
 
     Args:
@@ -161,17 +160,6 @@ class RemoteStream:
             self._changed.notify_all()
         self._wake()
         self._thread.join(5)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _say(self, message: FromClient) -> None:
         with self._changed:

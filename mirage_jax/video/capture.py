@@ -6,12 +6,12 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Self
 
 import av
 import av.error
 
+from mirage_jax.closing import Closing
 from mirage_jax.errors import MirageError
 from mirage_jax.video.reader import Frame, upright_rgb
 
@@ -26,7 +26,7 @@ _SCREENS = {"linux": "x11grab", "win32": "gdigrab"}
 _REGION = re.compile(r"(\d{1,5})x(\d{1,5})(?:\+(\d{1,5})\+(\d{1,5}))?")
 
 
-class CaptureDevice:
+class CaptureDevice(Closing):
     """Frames of one of FFmpeg's devices.
 
     A live source, see `mirage_jax.video.sources`.
@@ -104,15 +104,7 @@ class CaptureDevice:
                 f"{self._name} is gone ({reason}): plug it in and start again"
             ) from error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._container.close()
 
 

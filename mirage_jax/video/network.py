@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 import av
 import av.error
 
+from mirage_jax.closing import Closing
 from mirage_jax.errors import MirageError
 from mirage_jax.video.reader import Frame, upright_rgb
 
@@ -20,7 +19,7 @@ _PAUSES = (1.0, 2.0, 5.0, 10.0)  # seconds between tries
 _OPTIONS = {"rtsp": {"rtsp_transport": "tcp", "fflags": "nobuffer"}}
 
 
-class NetworkSource:
+class NetworkSource(Closing):
     """Frames from an address, without end.
 
     A live source, see `mirage_jax.video.sources`. Times go on across a loss.
@@ -75,14 +74,6 @@ class NetworkSource:
             raise ValueError("it has no video")
         return container
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._closed.set()
         self._container.close()

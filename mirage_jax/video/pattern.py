@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
+from mirage_jax.closing import Closing
 from mirage_jax.video.reader import Frame
 
 _HEIGHT, _WIDTH, _RATE = 480, 640, 30
 _TURN = 4.0  # seconds for the disc to come round
 
 
-class TestPattern:
+class TestPattern(Closing):
     """Colours that slide and a white disc that circles, 640x480, 30 frames a second.
 
     A live source, see `mirage_jax.video.sources`.
@@ -38,14 +37,3 @@ class TestPattern:
             y = _HEIGHT * (0.5 + 0.3 * np.sin(turn))
             image[(columns - x) ** 2 + (rows - y) ** 2 < 50**2] = 255
             yield Frame(image, time)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import av
 import av.error
@@ -17,6 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
+from mirage_jax.closing import Closing
 from mirage_jax.errors import MirageError
 from mirage_jax.video.opening import open_source
 from mirage_jax.video.orientation import read_orientation
@@ -53,7 +53,7 @@ class Frame:
     time: float
 
 
-class VideoReader:
+class VideoReader(Closing):
     """Iterates over the frames of the first video stream of a file.
 
     Frames come upright (rotation and mirroring of the display matrix applied), with
@@ -140,17 +140,6 @@ class VideoReader:
 
     def close(self) -> None:
         self._container.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _check_file(path: Path) -> None:

@@ -1,6 +1,6 @@
 """Where a live stream's frames come from besides a page: small classes of one protocol.
 
-A source of your own iterates over `Frame`s and has `close`; add a line to
+A source of your own is a `Closing` that iterates over `Frame`s; add a line to
 `live_source`.
 """
 
@@ -19,6 +19,9 @@ from mirage_jax.video.reader import Frame, VideoReader
 
 class LiveSource(AbstractContextManager, Protocol):
     """Frames of any size as they come; used by one thread."""
+
+    def close(self) -> None:
+        """Lets go of the device or the connection."""
 
     def __iter__(self) -> Iterator[Frame]:
         """Blocks for the next frame; ends where the source does.
