@@ -16,6 +16,7 @@ from typing import Any
 from absl import app, flags
 
 from experiments.command import command
+from experiments.page_block import insert, markdown_table, number
 from mirage_jax.errors import MirageError
 from mirage_jax.results import read_results
 from mirage_jax.staged_file import write_whole
@@ -25,7 +26,7 @@ _QUALITY = flags.DEFINE_string(
 )
 _PAGE = flags.DEFINE_string("page", "docs/quality.md", "Page to bring up to date.")
 
-BEGIN, END = "<!-- quality:begin -->", "<!-- quality:end -->"
+BLOCK = "quality"
 STEPS = (1, 2, 4)
 DRIFT_STEPS = (1, 2)
 
@@ -70,20 +71,20 @@ def _means(
     for size in sizes:
         for kind in dict.fromkeys(kinds.values()):
             cells = [
-                _number(values.get(f"psnr_mean/{kind}/{size}/{steps}"), 2)
+                number(values.get(f"psnr_mean/{kind}/{size}/{steps}"), 2)
                 for steps in STEPS
             ]
-            gap = _number(values.get(f"codec_gap_mean/{kind}/{size}/1"), 2)
-            ssim = _number(values.get(f"ssim_mean/{kind}/{size}/1"), 3)
+            gap = number(values.get(f"codec_gap_mean/{kind}/{size}/1"), 2)
+            ssim = number(values.get(f"ssim_mean/{kind}/{size}/1"), 3)
             rows.append((f"{size}", kind, *cells, ssim, gap))
         codec = values.get(f"codec/psnr/{size}")
         if codec is not None:
-            rows.append((f"{size}", "codec alone", _number(codec, 2), "", "", "", ""))
+            rows.append((f"{size}", "codec alone", number(codec, 2), "", "", "", ""))
     head = (
         *("size", "styles", "PSNR, 1 step", "2 steps", "4 steps"),
         *("SSIM, 1 step", "below the codec, dB"),
     )
-    return "Means in dB, over styles of a kind:\n\n" + _markdown(head, rows)
+    return "Means in dB, over styles of a kind:\n\n" + markdown_table(head, rows)
 
 
 def _styles(values: Mapping[str, float], kinds: Mapping[str, str], size: int) -> str:
@@ -97,14 +98,14 @@ def _styles(values: Mapping[str, float], kinds: Mapping[str, str], size: int) ->
             f"psnr_codec/{here}",
             f"memory_gain/{here}/1",
         )
-        cells = [_number(values.get(name), 2) for name in names]
-        cells.insert(3, _number(values.get(f"ssim/{here}/1"), 3))
+        cells = [number(values.get(name), 2) for name in names]
+        cells.insert(3, number(values.get(f"ssim/{here}/1"), 3))
         rows.append((f"{style}", kind, *cells))
     head = (
         *("style", "kind", "1 step", "2 steps", "4 steps", "SSIM, 1 step"),
         *("source", "colour transfer", "codec", "memory gain"),
     )
-    return f"{size}x{size}, PSNR in dB:\n\n" + _markdown(head, rows)
+    return f"{size}x{size}, PSNR in dB:\n\n" + markdown_table(head, rows)
 
 
 def _long_runs(
@@ -113,7 +114,7 @@ def _long_runs(
     rows = []
     for style in kinds:
         cells = [
-            _number(values.get(f"{measure}/{style}/{steps}"), 2)
+            number(values.get(f"{measure}/{style}/{steps}"), 2)
             for steps in DRIFT_STEPS
             for measure in (
                 "psnr_first",
@@ -134,7 +135,7 @@ def _long_runs(
     return (
         f"{run['frames']} frames of streaming at {run['size']}x{run['size']}, PSNR in "
         "dB: the opening, and what the last loop of the clip has gained or lost on the "
-        "same source frames:\n\n" + _markdown(head, rows)
+        "same source frames:\n\n" + markdown_table(head, rows)
     )
 
 
@@ -144,39 +145,6 @@ def _missed(values: Mapping[str, float]) -> str:
     ]
     missed = [f"- `{name}`" for name in names if values[f"check/{name}"] != 1]
     return "Bars that were missed:\n\n" + "\n".join(missed) if missed else ""
-
-
-def _number(value: float | None, digits: int) -> str:
-    """The number, "" where it was not measured; never a minus zero."""
-    if value is None:
-        return ""
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table without the columns that hold nothing; numbers stand on the right."""
-    columns = [c for c in zip(head, *rows, strict=True) if any(c[1:])]
-    ruled = [(c[0], _rule(c[1:]), *c[1:]) for c in columns]
-    return "\n".join("| " + " | ".join(row) + " |" for row in zip(*ruled, strict=True))
-
-
-def _rule(cells: Sequence[str]) -> str:
-    numbers = all(cell.lstrip("-")[:1].isdecimal() for cell in cells if cell)
-    return "---:" if numbers else "---"
-
-
-def insert(page: str, text: str) -> str:
-    """The page with `text` between the two markers.
-
-    Raises:
-      MirageError: the page does not hold each marker once, in order.
-    """
-    before, begin, rest = page.partition(BEGIN)
-    old, end, after = rest.partition(END)
-    if not (begin and end) or BEGIN in old + after or END in before + after:
-        raise MirageError(f"the page needs one {BEGIN} and after it one {END}")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
 
 
 def run() -> None:
@@ -190,7 +158,7 @@ def run() -> None:
         old = page.read_text(encoding="utf-8")
     except OSError as error:
         raise MirageError(f"cannot read --page={page}: {error.strerror}") from error
-    write_whole(page, insert(old, text).encode())
+    write_whole(page, insert(old, BLOCK, text).encode())
     print(f"{page}: numbers of {_QUALITY.value}")
 
 

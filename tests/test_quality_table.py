@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from experiments.quality_table import BEGIN, END, insert, tables
+from experiments.page_block import insert, markers
+from experiments.quality_table import BLOCK, tables
 from mirage_jax.errors import MirageError
 from mirage_jax.results import Result, write_results
 
 ROOT = Path(__file__).parent.parent
 RECORD = ROOT / "docs" / "results" / "quality.json"
 PAGE = ROOT / "docs" / "quality.md"
+BEGIN, END = markers(BLOCK)
 
 SETUP = {
     "device": "a device",
@@ -49,7 +51,7 @@ def record(tmp_path: Path) -> Path:
 @pytest.mark.skipif(not RECORD.exists(), reason="no record of quality is stored")
 def test_committed_page_has_the_numbers_of_the_committed_record() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert page == insert(page, tables(RECORD)), (
+    assert page == insert(page, BLOCK, tables(RECORD)), (
         "run: python -m experiments.quality_table"
     )
 
@@ -73,10 +75,10 @@ def test_tables_show_what_was_measured_and_leave_the_rest_out(record: Path) -> N
 
 def test_only_what_is_between_the_markers_changes(record: Path) -> None:
     page = f"# Title\n{BEGIN}\nold\n{END}\nlast line\n"
-    once = insert(page, tables(record))
+    once = insert(page, BLOCK, tables(record))
     assert once.startswith(f"# Title\n{BEGIN}\n") and "\nold\n" not in once
     assert once.endswith(f"{END}\nlast line\n")
-    assert insert(once, tables(record)) == once
+    assert insert(once, BLOCK, tables(record)) == once
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_only_what_is_between_the_markers_changes(record: Path) -> None:
 )
 def test_page_without_markers_is_refused(page: str) -> None:
     with pytest.raises(MirageError, match="quality:begin"):
-        insert(page, "text")
+        insert(page, BLOCK, "text")
 
 
 def test_other_records_are_refused(tmp_path: Path) -> None:
