@@ -1,0 +1,143 @@
+"""The technical report says what the result files say, and draws what is there."""
+
+import importlib
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments import report as script
+from experiments.dot_plot import Dot, draw_dots
+from experiments.page_block import insert, markers
+from mirage_jax.results import Result, write_results
+
+ROOT = Path(__file__).parent.parent
+RESULTS, PAGE, IMAGES = (
+    ROOT / "docs" / name for name in ("results", "report.md", "images")
+)
+EMPTY = "\n".join("\n".join(markers(f"report-{name}")) for name in script.PARTS)
+A_MEASURE = re.compile(r"\d (?:dB|ms|us|µs|GiB|frames a second)\b")
+
+
+@pytest.fixture
+def own_flags() -> None:
+    """The script's own flags, whatever script was imported after it."""
+    importlib.reload(script)
+    flags.FLAGS.mark_as_parsed()
+
+
+def test_the_committed_report_is_that_of_the_committed_results() -> None:
+    page, figures = script.render(PAGE.read_text(encoding="utf-8"), RESULTS, "images")
+    told = "run: python -m experiments.report"
+    assert page == PAGE.read_text(encoding="utf-8"), told
+    drawn = {
+        path.name: path.read_text(encoding="utf-8")
+        for path in IMAGES.glob("report_*.svg")
+    }
+    assert drawn == figures, told
+
+
+def test_figures_are_small_and_shown() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for path in IMAGES.glob("report_*.svg"):
+        assert path.stat().st_size < 20_000
+        assert f"](images/{path.name})" in page
+        ElementTree.parse(path)
+
+
+def test_the_text_between_the_blocks_states_no_measured_number() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for name in script.PARTS:
+        page = insert(page, f"report-{name}", "")
+    assert not A_MEASURE.search(page)
+    assert A_MEASURE.search("a pass takes 1.93 ms")
+
+
+def test_what_is_not_measured_is_named_with_its_script(tmp_path: Path) -> None:
+    page, figures = script.render(EMPTY, tmp_path, "images")
+    assert not figures and "](images/" not in page
+    named = re.findall(r"no file yet; `python -m experiments\.([\w.]+)", page)
+    assert {"drift", "heal", "benchmark", "peers.bench"} <= set(named)
+    for name in named:
+        assert (ROOT / "experiments" / f"{name.replace('.', '/')}.py").exists()
+
+
+def put(folder: Path, name: str, setup: dict, values: dict[str, float]) -> None:
+    setup = {"device": "a card", "jax": "0.0.0"} | setup
+    results = [Result(path, value, "") for path, value in values.items()]
+    write_results(folder / name, "a script", setup, results)
+
+
+def test_files_that_come_later_fill_their_blocks(tmp_path: Path) -> None:
+    slopes = {"psnr_slope_per_1000": 0.01, "psnr_slope_low": -0.07}
+    slopes |= {"psnr_slope_high": 0.09, "drift_last_minus_first": -0.31}
+    values = {f"{name}/sepia": value for name, value in slopes.items()}
+    values |= {f"{name}/sepia/lagged/1": 2 * value for name, value in slopes.items()}
+    values |= {"check/motion/sepia": 1, "check/motion/sepia/lagged/1": 0}
+    values |= {"frames": 10_000, "free_frames/sepia/free/lagged/1": 17}
+    values["check/free_frames/sepia/free/lagged/1"] = 0
+    modes = ["merged/1", "lagged/1", "free/lagged/1"]
+    styles = {"sepia": "procedural"}
+    put(tmp_path, "drift.json", {"modes": modes, "styles": styles}, values)
+    times = {"p50": 2.5, "back_to_back": 2.25}
+    frame = {f"frame_ms/int8/2/{name}": value for name, value in times.items()}
+    put(tmp_path, "benchmark_a_b.json", {}, frame | {"missed/int8/2/16_ms": 0})
+    rival = {f"rival_ms/torch_dit/{name}": value for name, value in times.items()}
+    put(tmp_path, "rivals_a_b.json", {}, rival | {"parameters/torch_dit": 1})
+    page, figures = script.render(EMPTY, tmp_path, "images")
+    file = "[drift](results/drift.json)"
+    for row in (
+        f"| {file} | merged/1 | 10000 | 0.010 | -0.070 | 0.090 | -0.31 |  | 1 of 1 |",
+        f"| {file} | lagged/1 | 10000 | 0.020 | -0.140 | 0.180 | -0.62 |  | 0 of 1 |",
+        f"| {file} | free/lagged/1 |  |  |  |  |  | 17 | 0 of 1 |",
+        "| a card | int8 2 | 2.50 | 2.25 |",
+        "| torch_dit | 2.50 | 2.25 |",
+        "1 of 3 bars cleared on a card, JAX 0.0.0; missed: free_frames, motion.",
+    ):
+        assert row in page
+    assert figures.keys() == {"report_drift.svg", "report_rivals.svg"}
+    assert "lagged/1" in figures["report_drift.svg"]
+
+
+def test_a_stale_page_fails_and_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture, own_flags: None
+) -> None:
+    page, images = tmp_path / "report.md", tmp_path / "images"
+    page.write_text(EMPTY)
+    images.mkdir()
+    (images / "report_gone.svg").touch()
+    settings = {"results": str(RESULTS), "page": str(page), "images": str(images)}
+    with flagsaver.flagsaver(**settings):
+        with flagsaver.flagsaver(check=True), pytest.raises(SystemExit) as left:
+            script.main(["report"])
+        assert "run: python -m experiments.report" in str(left.value)
+        script.main(["report"])
+        assert not (images / "report_gone.svg").exists()
+        with flagsaver.flagsaver(check=True):
+            script.main(["report"])
+    assert "blocks" in capsys.readouterr().out
+
+
+def test_a_page_without_a_block_is_refused(tmp_path: Path, own_flags: None) -> None:
+    page = tmp_path / "report.md"
+    page.write_text("# Report\n")
+    for name, message in ((page, "report-quality:begin"), ("gone.md", "gone.md")):
+        with flagsaver.flagsaver(page=str(name)), pytest.raises(SystemExit) as left:
+            script.main(["report"])
+        assert message in str(left.value) and "\n" not in str(left.value)
+
+
+def test_dots_lie_where_their_numbers_are() -> None:
+    rows = [("a < b", {"x": Dot(0.0), "y": Dot(5.0, 0.0, 10.0)}), ("c", {"x": Dot(10)})]
+    text = draw_dots(rows, "ms", "what & why")
+    tree = ElementTree.fromstring(text)
+    name = "{http://www.w3.org/2000/svg}"
+    at = [float(c.get("cx", "nan")) for c in tree.iter(f"{name}circle")][2:]
+    assert at[1] == pytest.approx((at[0] + at[2]) / 2, abs=0.1)
+    [interval] = tree.iter(f"{name}path")
+    assert interval.get("d", "").startswith(f"M{at[0]:.1f} ")
+    assert interval.get("d", "").endswith(f"H{at[2]:.1f}")
+    assert draw_dots(rows, "ms", "what & why") == text
