@@ -78,7 +78,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     engine = Engine(device, settings.limits(), on_fatal=give_up)
-    token = "" if settings.loopback else secrets.token_urlsafe(24)
+    token = settings.token or ("" if settings.loopback else secrets.token_urlsafe(24))
     names = [name.strip() for name in settings.names.split(",") if name.strip()]
     address = public_address(settings.host)
     secure = _secure(settings, [address, *names])

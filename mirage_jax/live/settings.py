@@ -42,6 +42,7 @@ class LiveSettings:
     cpu_seats: int
     host: str
     port: int
+    token: str
     names: str
     transport: str
     certificate: str
@@ -80,11 +81,13 @@ class LiveSettings:
             raise MirageError(
                 "transport webrtc needs aiortc: pip install aiortc, or take auto"
             )
-        if self.source_key and not is_key(self.source_key):
-            raise MirageError(
-                "source_key is none: take 16 to 128 letters, digits, - or _, or leave "
-                "it empty"
-            )
+        for name in ("token", "source_key"):
+            value = getattr(self, name)
+            if value and not is_key(value):
+                raise MirageError(
+                    f"{name} is none: take 16 to 128 letters, digits, - or _, or leave "
+                    "it empty"
+                )
         ranges = {
             "seed": (0, 2**32 - 1),
             "seats": (1, 64),
