@@ -1,4 +1,4 @@
-"""A live server as a child process: started, looked at from outside, stopped, killed."""
+"""A live server as a child process: started, looked at, stopped, killed."""
 
 from __future__ import annotations
 

@@ -55,6 +55,9 @@ _UNFAIR = 1.2  # the most pictures of a client over the fewest
 _LEFT_MIB = 64.0  # allocators keep some memory for the next client
 _GROWTH_MIB = 16.0  # in ten minutes
 _SAMPLES = 60
+_KEPT = ("threads", "files", "tasks")
+# Results whose names end so must be 0.
+_NONE = {"foreign", "not_refused", "exit_status", *_KEPT, *(f"{n}_left" for n in _KEPT)}
 _SETTLING_SECONDS = 30.0
 
 
@@ -121,10 +124,6 @@ def wrong(results: Sequence[Result]) -> list[str]:
     beyond += [name for name, limit in least.items() if found[name] < limit]
     beyond += [name for name in none if found[name] > 0]
     return [f"{name} is {found[name]:g}" for name in beyond]
-
-
-_NONE = ("foreign", "threads_left", "tasks_left", "files_left", "not_refused")
-_NONE += ("threads", "tasks", "files", "exit_status")
 
 
 async def fair(
@@ -258,7 +257,7 @@ async def growth(http: aiohttp.ClientSession, child: LiveChild) -> list[Result]:
     ]
     slope = np.polyfit(moments, [sample.memory for sample in samples], 1)[0]
     results.append(Result("growth/memory", float(slope), "MiB/10min", "lower"))
-    for name in ("threads", "files", "tasks"):
+    for name in _KEPT:
         # Not one more for long: the fewest of the last third against the first.
         counts = [getattr(sample, name) for sample in samples]
         third = max(1, len(counts) // 3)
@@ -301,12 +300,8 @@ async def settled(child: LiveChild, before: Sample | None = None) -> Sample:
     end = time.monotonic() + _SETTLING_SECONDS
     while True:
         sample = await child.sample()
-        counts = (sample.threads, sample.tasks, sample.files)
         more = before is not None and any(
-            now > then
-            for now, then in zip(
-                counts, (before.threads, before.tasks, before.files), strict=True
-            )
+            getattr(sample, name) > getattr(before, name) for name in _KEPT
         )
         if not (sample.clients or more) or time.monotonic() > end:
             return sample
@@ -322,7 +317,7 @@ def left(part: str, before: Sample, after: Sample) -> list[Result]:
             "",
             "lower",
         )
-        for name in ("threads", "tasks", "files")
+        for name in _KEPT
     ]
     memory = after.memory - before.memory
     return [*rest, Result(f"{part}/memory_left", memory, "MiB", "lower")]

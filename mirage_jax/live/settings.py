@@ -42,6 +42,8 @@ class LiveSettings:
     cpu_seats: int
     host: str
     port: int
+    replicas: int
+    cluster: str
     token: str
     names: str
     transport: str
@@ -93,6 +95,7 @@ class LiveSettings:
             "seats": (1, 64),
             "cpu_seats": (1, 64),
             "port": (0, 65535),
+            "replicas": (1, 1000),
             "source_seconds": (0, 10**7),
             "recording_seconds": (1, 10**7),
             "deadline_ms": (1, 10_000),
@@ -112,7 +115,18 @@ class LiveSettings:
                 "a certificate needs its key: give both --config.certificate and "
                 "--config.key, or none"
             )
+        if self.replicas > 1:
+            self._check_replicas()
         self.stream("cpu")
+
+    def _check_replicas(self) -> None:
+        alone = ("source", "record", "push", "virtual_camera")
+        if given := [name for name in alone if getattr(self, name)]:
+            raise MirageError(
+                f"{given[0]} belongs to one server: leave it empty, or take replicas 1"
+            )
+        if not self.port:
+            raise MirageError("replicas need a port that is known: give --config.port")
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> LiveSettings:
