@@ -57,7 +57,7 @@ _GROWTH_MIB = 16.0  # in ten minutes
 _SAMPLES = 60
 _KEPT = ("threads", "files", "tasks")
 # Results whose names end so must be 0.
-_NONE = {"foreign", "not_refused", "exit_status", *_KEPT, *(f"{n}_left" for n in _KEPT)}
+_NONE = {"foreign", "not_refused", *_KEPT, *(f"{n}_left" for n in _KEPT)}
 _SETTLING_SECONDS = 30.0
 
 
@@ -123,6 +123,7 @@ def wrong(results: Sequence[Result]) -> list[str]:
     beyond = [name for name, limit in most.items() if found[name] > limit]
     beyond += [name for name, limit in least.items() if found[name] < limit]
     beyond += [name for name in none if found[name] > 0]
+    beyond += ["exit_status"] if found["exit_status"] else []
     return [f"{name} is {found[name]:g}" for name in beyond]
 
 

@@ -289,4 +289,10 @@ def test_a_stopped_server_is_found_again(live, server):
     server.restart()
     live.shown("Live")
     live.next_pictures(3)
+    # A crash says nothing: the page notices by itself.
+    server.kill()
+    live.page.locator("#notice", has_text="trying again in").wait_for()
+    server.restart()
+    live.shown("Live")
+    live.next_pictures(3)
     assert all("ERR_CONNECTION_REFUSED" in text for text in live.complaints)

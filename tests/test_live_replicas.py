@@ -18,14 +18,12 @@ import numpy as np
 import pytest
 from live_fakes import FakeDevice
 from live_server import embed, settings
-from render_fakes import small_model
 
 from mirage_jax.errors import MirageError
 from mirage_jax.live import replicas
 from mirage_jax.live.door import Door, Room
 from mirage_jax.live.remote import RemoteStream
 from mirage_jax.live.replicas import LiveReplica, run_replicas
-from mirage_jax.weights import save_weights
 
 ROOT = Path(__file__).parent.parent
 A, B = "http://127.0.0.1:8766/", "http://127.0.0.1:8767/"
@@ -211,18 +209,13 @@ def located(door):
     or importlib.util.find_spec("starlette") is None,
     reason="needs Ray Serve: pip install '.[cluster]'",
 )
-def test_two_replicas_on_ray(tmp_path):
+def test_two_replicas_on_ray():
     """A stream each, side by side; then SIGTERM, and both streams are told."""
-    model = small_model()
-    for name in ("codec", "denoiser"):
-        path = tmp_path / f"{name}.safetensors"
-        save_weights(path, model.params[name], getattr(model.config, name))
     process = subprocess.Popen(
         [
             sys.executable,
             "main.py",
             "--config=configs/live.py",
-            f"--config.model={tmp_path}",
             "--config.cpu_size=64",
             "--config.replicas=2",
             "--config.port=18850",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import os
 import re
 import signal
@@ -136,6 +137,7 @@ def run_replicas(settings: LiveSettings) -> None:
     settings = with_token(settings)
     files = certificate_files(settings, listed_names(settings))
     _join_cluster(ray, settings)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         for number in (signal.SIGTERM, signal.SIGINT):  # Ray has taken the first
             signal.signal(number, _interrupt)
