@@ -125,7 +125,7 @@ def test_codes_are_read_back_through_noise():
     for number in range(len(CODES)):
         image = coded_picture(number) // 2 + 50  # flat, as a style may leave it
         noisy = image + random.normal(0, 30, image.shape)
-        assert code_of(np.uint8(noisy.clip(0, 255))) == number
+        assert code_of(noisy.clip(0, 255).astype(np.uint8)) == number
 
 
 def test_what_should_not_be_is_named(soak):

@@ -45,7 +45,7 @@ from mirage_jax.weights import load_model
 
 _PORTS = 64  # that a replica tries, from the one behind the door's on
 _WORD_SECONDS = 1.0  # between what a replica tells the door
-_DOOR = "mirage-door"
+_DOOR, _STREAMS = "mirage-door", "mirage-streams"
 
 
 class LiveReplica:
@@ -208,17 +208,29 @@ def _start(
     }
     if files:
         http |= {"ssl_certfile": str(files[0]), "ssl_keyfile": str(files[1])}
-    serve.start(http_options=http)
     door = serve.deployment(Door).options(ray_actor_options={"num_cpus": 0})
-    serve.run(door.bind(), name=_DOOR, route_prefix="/")
     replica = serve.deployment(LiveReplica).options(
         num_replicas=settings.replicas,
         ray_actor_options={"num_cpus": 1, "num_gpus": gpus},
         max_constructor_retry_count=1,
     )
     try:
-        serve.run(replica.bind(settings), name="mirage-streams", route_prefix=None)
+        serve.start(http_options=http)
+        serve.run(door.bind(), name=_DOOR, route_prefix="/")
+        serve.run(replica.bind(settings), name=_STREAMS, route_prefix=None)
     except RuntimeError as error:
-        said = re.search(r"MirageError: (.*)", str(error))
-        reason = said[1] if said else (str(error).splitlines() or [""])[-1]
-        raise MirageError(f"the replicas did not start: {reason}") from error
+        raise MirageError(_reason(serve, settings, str(error))) from error
+
+
+def _reason(serve: Any, settings: LiveSettings, said: str) -> str:
+    """In a line, why the cluster did not start what it should."""
+    if "Failed to bind" in said:
+        return (
+            f"cannot listen at {settings.host}:{settings.port}: choose another "
+            "--config.port or --config.host"
+        )
+    streams = serve.status().applications.get(_STREAMS)
+    for deployment in streams.deployments.values() if streams else ():
+        said += f"\n{deployment.message}"
+    own = re.findall(r"MirageError: (.+)", said)
+    return own[-1] if own else f"the replicas did not start: {said.splitlines()[0]}"
