@@ -35,6 +35,14 @@ def get_config() -> config_dict.ConfigDict:
     # Where to listen. Anything but this machine needs TLS, and clients a token.
     c.host = "127.0.0.1"
     c.port = 8765
+    # Servers, one a GPU, on a Ray cluster: "local", one of this machine alone, "auto",
+    # the one that this machine belongs to, or its address. The port is then that of a
+    # door, which sends browsers on; the replicas take the free ones after it.
+    c.replicas = 1
+    c.cluster = "local"
+    # What clients must show: 16 to 128 letters, digits, - or _, chosen at random; "": a
+    # new one at every start, and none where only this machine can connect.
+    c.token = ""
     # More names, comma-separated, by which browsers may call this machine.
     c.names = ""
     # How pages send and get pictures: "websocket" (a JPEG of every frame), "webrtc"

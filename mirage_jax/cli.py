@@ -17,6 +17,7 @@ from ml_collections import config_flags
 from mirage_jax.config_files import find_config, shipped_folder
 from mirage_jax.device_memory import exhaustion_explained
 from mirage_jax.errors import MirageError
+from mirage_jax.live.replicas import run_replicas
 from mirage_jax.live.run import run_live
 from mirage_jax.live.settings import LiveSettings
 from mirage_jax.program_cache import keep_programs
@@ -59,7 +60,10 @@ def _render(values: dict[str, Any]) -> None:
 def _live(values: dict[str, Any]) -> None:
     """Serves the page until it is stopped."""
     settings = LiveSettings.from_values(values)
-    run_live(settings, _model(settings.model))
+    if settings.replicas > 1:
+        run_replicas(settings)
+    else:
+        run_live(settings, _model(settings.model))
 
 
 def _model(name: str) -> Model:

@@ -91,13 +91,17 @@ class Server:
         self.killer.cancel()
         return status, "".join(self.lines)
 
+    def kill(self):
+        """As a crash: nobody is told."""
+        self.killer.cancel()
+        self.process.kill()
+        self.process.wait()
+
     def restart(self):
         self.start(int(self.url.rstrip("/").rpartition(":")[2]))
 
     def close(self):
-        self.killer.cancel()
-        self.process.kill()
-        self.process.wait()
+        self.kill()
 
 
 def write_camera(path, frames=48):

@@ -134,6 +134,23 @@ def test_a_slider_goes_from_one_prompt_to_the_other(tab):
     tab.page.click("text=Blend with another")
 
 
+def test_styles_can_be_reached_while_all_is_open(tab):
+    more = tab.page.locator("summary")
+    for place in range(more.count()):
+        more.nth(place).click()
+    tab.page.check("#share")
+    styles = tab.page.locator("#styles")
+    assert styles.bounding_box()["height"] >= 150
+    tab.page.click("button:text-is('Thermal')")
+    tab.page.click("button:text-is('Sepia')")
+    for part in ("#share", "#fps"):  # by scrolling, where the window is low
+        tab.page.locator(part).scroll_into_view_if_needed()
+        assert tab.page.locator(part).is_visible()
+    tab.page.uncheck("#share")
+    for place in range(more.count()):
+        more.nth(place).click()
+
+
 def test_keys_change_the_view(tab):
     for key, view in (("1", "full"), ("2", "split"), ("3", "wipe")):
         tab.page.keyboard.press(key)
@@ -285,6 +302,12 @@ def test_a_stopped_server_is_found_again(live, server):
     assert status == 0, said
     assert "Traceback" not in said
     live.until(partial(live.heard, State, before, state="ended", retry=True))
+    live.page.locator("#notice", has_text="trying again in").wait_for()
+    server.restart()
+    live.shown("Live")
+    live.next_pictures(3)
+    # A crash says nothing: the page notices by itself.
+    server.kill()
     live.page.locator("#notice", has_text="trying again in").wait_for()
     server.restart()
     live.shown("Live")

@@ -10,7 +10,7 @@ other, so that no library holds memory that another needs:
   torch_dit            our model in PyTorch; also its pass alone, and both without the
                        slot bias
   jax_xla_cudnn        our model by XLA and cuDNN's attention, no kernel of ours
-  mirage_jax           our model as the library runs it
+  mirage_jax           our model as the library runs it; also in two steps
 
 PyTorch's are compiled and recorded as CUDA graphs. PyTorch and diffusers are no
 requirements of this project: where they are missing, their rivals are left out. Writes

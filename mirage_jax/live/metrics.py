@@ -1,12 +1,17 @@
 """Numbers for Prometheus, in its text format."""
 
+import asyncio
+
 from mirage_jax.live.service import Service
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def metrics_text(service: Service) -> str:
-    """All numbers of a server; no client, frame or prompt can be told from them."""
+    """All numbers of a server; no client, frame or prompt can be told from them.
+
+    Called on the server's loop, whose tasks it counts.
+    """
     engine, wire, outputs = service.engine, service.wire, service.outputs
     c = engine.counters
     rows = (
@@ -34,6 +39,7 @@ def metrics_text(service: Service) -> str:
         ("sink_failures_total", "counter", "Times that one broke.", outputs.failures),
         ("steps_total", "counter", "Steps on the device.", c.steps),
         ("step_seconds_total", "counter", "Time of all steps.", c.step_seconds),
+        ("tasks", "gauge", "Of the event loop.", len(asyncio.all_tasks())),
         ("stuck_seconds", "gauge", "Age of the running step.", engine.stuck()),
     )
     lines = []

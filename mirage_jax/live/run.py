@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import ipaddress
 import logging
 import os
 import secrets
 import signal
 import socket
-import ssl
 import sys
 import webbrowser
 from pathlib import Path
@@ -43,7 +43,7 @@ def run_live(settings: LiveSettings, model: Model) -> None:
       MirageError: the address is taken, the device has no room for the streams, or
         source or sinks cannot be had.
     """
-    _log_to_stderr()
+    log_to_stderr()
     config = settings.stream(jax.local_devices()[0].platform)
     device = SeatedStreams(model, config, settings.seed)
     openers = sink_openers(
@@ -78,22 +78,18 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     engine = Engine(device, settings.limits(), on_fatal=give_up)
-    token = "" if settings.loopback else secrets.token_urlsafe(24)
-    names = [name.strip() for name in settings.names.split(",") if name.strip()]
-    address = public_address(settings.host)
-    secure = _secure(settings, [address, *names])
-    access = Access(token, names)
+    settings, names = with_token(settings), listed_names(settings)
+    files = certificate_files(settings, names)
+    secure = tls_context(*files) if files else None
+    access = Access(settings.token, names)
     source_key = settings.source_key or secrets.token_urlsafe(24)
 
     def ready(port: int) -> None:
-        scheme = "http" if secure is None else "https"
-        host = f"[{address}]" if ":" in address else address
-        url = f"{scheme}://{host}:{port}/"
+        url = page_url(settings, secure is not None, port)
         if settings.source:
             print(f"view          {url}view/source#key={source_key}")
             print(f"MJPEG         {url}streams/source.mjpeg?key={source_key}")
-        # The part after # never leaves the browser by itself.
-        url += f"#token={token}" if token else ""
+        url = with_fragment(url, settings)
         print(f"page          {url}", flush=True)
         print("stop          Ctrl-C", flush=True)
         if settings.browser and not settings.source and _has_screen():
@@ -106,15 +102,41 @@ async def _serve(
     return engine.stop(0)
 
 
-def _secure(settings: LiveSettings, names: list[str]) -> ssl.SSLContext | None:
-    """TLS where the settings give a certificate or others may connect."""
+def with_token(settings: LiveSettings) -> LiveSettings:
+    """With a new token, where clients need one and the settings give none."""
+    if settings.token or settings.loopback:
+        return settings
+    return dataclasses.replace(settings, token=secrets.token_urlsafe(24))
+
+
+def listed_names(settings: LiveSettings) -> list[str]:
+    """The names by which browsers may call this machine."""
+    return [name.strip() for name in settings.names.split(",") if name.strip()]
+
+
+def certificate_files(
+    settings: LiveSettings, names: list[str]
+) -> tuple[str | Path, str | Path] | None:
+    """Certificate and key, given or made; None where only this machine can connect."""
     if settings.certificate:
-        return tls_context(settings.certificate, settings.key)
+        return settings.certificate, settings.key
     if settings.loopback:
         return None
-    certificate, key = own_certificate(names, state_folder())
-    print(f"certificate   own, SHA-256 {fingerprint(certificate)}")
-    return tls_context(certificate, key)
+    made = own_certificate([public_address(settings.host), *names], state_folder())
+    print(f"certificate   own, SHA-256 {fingerprint(made[0])}")
+    return made
+
+
+def page_url(settings: LiveSettings, secure: bool, port: int) -> str:
+    """The address by which others call a server of this machine."""
+    address = public_address(settings.host)
+    host = f"[{address}]" if ":" in address else address
+    return f"{'https' if secure else 'http'}://{host}:{port}/"
+
+
+def with_fragment(url: str, settings: LiveSettings) -> str:
+    """With the token behind a #, which never leaves the browser by itself."""
+    return f"{url}#token={settings.token}" if settings.token else url
 
 
 def public_address(host: str) -> str:
@@ -139,7 +161,8 @@ def _has_screen() -> bool:
     return True
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
+    """What the server tells of itself goes to stderr, with the time."""
     log = logging.getLogger("mirage_jax.live")
     if not log.handlers:
         handler = logging.StreamHandler()

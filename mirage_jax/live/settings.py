@@ -42,6 +42,9 @@ class LiveSettings:
     cpu_seats: int
     host: str
     port: int
+    replicas: int
+    cluster: str
+    token: str
     names: str
     transport: str
     certificate: str
@@ -80,16 +83,19 @@ class LiveSettings:
             raise MirageError(
                 "transport webrtc needs aiortc: pip install aiortc, or take auto"
             )
-        if self.source_key and not is_key(self.source_key):
-            raise MirageError(
-                "source_key is none: take 16 to 128 letters, digits, - or _, or leave "
-                "it empty"
-            )
+        for name in ("token", "source_key"):
+            value = getattr(self, name)
+            if value and not is_key(value):
+                raise MirageError(
+                    f"{name} is none: take 16 to 128 letters, digits, - or _, or leave "
+                    "it empty"
+                )
         ranges = {
             "seed": (0, 2**32 - 1),
             "seats": (1, 64),
             "cpu_seats": (1, 64),
             "port": (0, 65535),
+            "replicas": (1, 1000),
             "source_seconds": (0, 10**7),
             "recording_seconds": (1, 10**7),
             "deadline_ms": (1, 10_000),
@@ -109,7 +115,18 @@ class LiveSettings:
                 "a certificate needs its key: give both --config.certificate and "
                 "--config.key, or none"
             )
+        if self.replicas > 1:
+            self._check_replicas()
         self.stream("cpu")
+
+    def _check_replicas(self) -> None:
+        alone = ("source", "record", "push", "virtual_camera")
+        if given := [name for name in alone if getattr(self, name)]:
+            raise MirageError(
+                f"{given[0]} belongs to one server: leave it empty, or take replicas 1"
+            )
+        if not self.port:
+            raise MirageError("replicas need a port that is known: give --config.port")
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> LiveSettings:
