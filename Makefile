@@ -47,7 +47,8 @@ test-py312:
 AOT_VENV ?= .venv-aot
 test-aot:
 	VENV=$(AOT_VENV) scripts/setup.sh --aot
-	JAX_PLATFORMS=cpu $(AOT_VENV)/bin/python -m pytest -m aot -n $(WORKERS) -q
+	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=0 \
+	  $(AOT_VENV)/bin/python -m pytest -m aot -n $(WORKERS) -q
 
 test-gpu: setup-dev
 	JAX_PLATFORMS=cuda,cpu $(python) -m pytest -m gpu -q
