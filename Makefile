@@ -8,12 +8,13 @@ export VENV
 
 python := $(VENV)/bin/python
 
-.PHONY: help setup setup-dev demo test suite smoke test-py312 test-aot test-gpu docs \
+.PHONY: help setup setup-dev demo test suite coverage smoke test-py312 test-aot test-gpu docs \
   format lint types clean
 
 help:
 	@echo "make demo        restyle the embedded clip"
 	@echo "make test        format, lint and type checks, then the whole test suite"
+	@echo "make coverage    the test suite, and which lines of the packages it runs"
 	@echo "make smoke       imports and the frame stream only"
 	@echo "make test-py312  the same with Python 3.12, in an environment of its own"
 	@echo "make test-aot    compile the kernels for GPUs that are not there (Python 3.12)"
@@ -34,8 +35,12 @@ demo: setup
 
 test: lint types suite
 
+# A worker takes whole files, whose tests share compiled programs, in their order.
 suite: setup-dev
-	$(python) -m pytest -n $(WORKERS) --dist loadgroup -q
+	$(python) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q $(SUITE)
+
+coverage: SUITE = --cov --cov-report=term
+coverage: suite
 
 smoke: setup-dev
 	$(python) -m pytest -m smoke -q
