@@ -35,11 +35,13 @@ demo: setup
 
 test: lint types suite
 
+report :=
+
 # A worker takes whole files, whose tests share compiled programs, in their order.
 suite: setup-dev
-	$(python) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q $(SUITE)
+	$(python) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q $(report)
 
-coverage: SUITE = --cov --cov-report=term
+coverage: report := --cov --cov-report=term
 coverage: suite
 
 smoke: setup-dev

@@ -69,7 +69,9 @@ def imported() -> dict[str, tuple[str, bool]]:
 
 
 @pytest.mark.parametrize("name", [names[-1] for names in GROUPS])
-def test_import_touches_no_device(name: str, imported) -> None:
+def test_import_touches_no_device(
+    name: str, imported: dict[str, tuple[str, bool]]
+) -> None:
     error, untouched = imported[name]
     missing = re.search(r"No module named '(\w+)'$", error.strip())
     if missing and missing[1] in OPTIONAL:
