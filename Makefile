@@ -8,12 +8,13 @@ export VENV
 
 python := $(VENV)/bin/python
 
-.PHONY: help setup setup-dev demo test suite smoke test-py312 test-aot test-gpu docs \
+.PHONY: help setup setup-dev demo test suite coverage smoke test-py312 test-aot test-gpu docs \
   format lint types clean
 
 help:
 	@echo "make demo        restyle the embedded clip"
 	@echo "make test        format, lint and type checks, then the whole test suite"
+	@echo "make coverage    the test suite, and which lines of the packages it runs"
 	@echo "make smoke       imports and the frame stream only"
 	@echo "make test-py312  the same with Python 3.12, in an environment of its own"
 	@echo "make test-aot    compile the kernels for GPUs that are not there (Python 3.12)"
@@ -34,8 +35,14 @@ demo: setup
 
 test: lint types suite
 
+report :=
+
+# A worker takes whole files, whose tests share compiled programs, in their order.
 suite: setup-dev
-	$(python) -m pytest -n $(WORKERS) --dist loadgroup -q
+	$(python) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q $(report)
+
+coverage: report := --cov --cov-report=term
+coverage: suite
 
 smoke: setup-dev
 	$(python) -m pytest -m smoke -q
@@ -47,7 +54,8 @@ test-py312:
 AOT_VENV ?= .venv-aot
 test-aot:
 	VENV=$(AOT_VENV) scripts/setup.sh --aot
-	JAX_PLATFORMS=cpu $(AOT_VENV)/bin/python -m pytest -m aot -n $(WORKERS) -q
+	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=0 \
+	  $(AOT_VENV)/bin/python -m pytest -m aot -n $(WORKERS) -q
 
 test-gpu: setup-dev
 	JAX_PLATFORMS=cuda,cpu $(python) -m pytest -m gpu -q

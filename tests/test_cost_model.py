@@ -186,14 +186,10 @@ WIDE = ModelConfig(
     CodecConfig(8, (16, 24, 32), (1, 1, 1), (32, 24, 16, 16), (1, 1, 1, 1)),
     DenoiserConfig(256, 2, 4, 2, 4, 16, 32, 8, 32, 15),
 )
-LAZY: dict[str, str | bool] = {
-    "xla_backend_optimization_level": "0",
-    "xla_llvm_disable_expensive_passes": True,
-}
 
 
 def xla_flops(call, *operands):
-    compiled = jax.jit(call).lower(*operands).compile(compiler_options=LAZY)
+    compiled = jax.jit(call).lower(*operands).compile()
     counted = compiled.cost_analysis()
     assert counted is not None
     return counted["flops"]

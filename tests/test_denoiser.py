@@ -77,7 +77,7 @@ def test_place_and_frame_size_matter(part):
     def run(weights):
         return denoise_clip(weights, MODEL, *operands, anchored)
 
-    program = jax.jit(run).lower(weights).compile(compiler_options=toy_model.LAZY)
+    program = jax.jit(run).lower(weights).compile()
     assert np.abs(program(weights) - program(changed)).max() > 1e-3
 
 
@@ -126,7 +126,7 @@ def influence():
         return jnp.stack([jnp.abs(x).max(axis=(1, 3, 4, 5)) for x in parts])
 
     lowered = jax.jit(of).lower(noisy, source, jnp.zeros(1, bool))
-    program = lowered.compile(compiler_options=toy_model.LAZY)
+    program = lowered.compile()
     found = [program(noisy, source, jnp.full(1, flag)) for flag in (False, True)]
     return np.asarray(jnp.stack(found))
 
@@ -159,7 +159,7 @@ def predict():
         return denoise_clip(weights, MODEL, *operands, anchored)
 
     program = jax.jit(run).lower(*clip_operands())
-    return program.compile(compiler_options=toy_model.LAZY)
+    return program.compile()
 
 
 def test_times_steps_prompts_and_clips_matter_to_their_own_clip_only():
@@ -198,7 +198,7 @@ def test_fresh_weights_predict_nothing_at_all():
         return denoise_clip(weights, MODEL, *operands, anchored)
 
     operands = jax.random.key(0), *clip_operands()
-    program = jax.jit(run).lower(*operands).compile(compiler_options=toy_model.LAZY)
+    program = jax.jit(run).lower(*operands).compile()
     assert not program(*operands).any()
 
 

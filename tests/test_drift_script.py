@@ -11,7 +11,7 @@ from absl import flags
 from absl.testing import flagsaver
 from moving_blob import blob_clip, write_clip
 from noisy_model import save_noisy_model
-from toy_model import LAZY, MODEL, SIDE, params, play, prompts, settings
+from toy_model import MODEL, SIDE, params, play, prompts, settings
 
 from experiments import drift as script
 from experiments import long_streams
@@ -28,15 +28,8 @@ PERIOD = 32
 STYLES = ("sepia", "signal_loss")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", partial(jax.jit, compiler_options=LAZY))
-        yield
-
-
 @pytest.fixture(scope="module")
-def endless(quick_compiler):
+def endless():
     styles = [find_style(name, shipped_styles()) for name in STYLES]
     model = Model(MODEL, params(), "0" * 64)
     return Endless(model, settings(batch=2), styles, np.asarray(prompts(2)), PERIOD)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_model
-from toy_model import LAZY, MODEL, frames, params, settings, start
+from toy_model import MODEL, frames, params, settings, start
 
 from mirage_jax.convolution import filters_first
 from mirage_jax.device_weights import held_weights
@@ -22,7 +22,7 @@ def test_all_that_a_step_leaves_takes_the_place_of_what_it_got(change):
     stream = settings(**change)
     step: Any = make_step(MODEL, stream)
     lowered = step.lower(params(), start(stream), frames(1)[0])
-    memory = lowered.compile(compiler_options=LAZY).memory_analysis()
+    memory = lowered.compile().memory_analysis()
     results = len(jax.tree.leaves(start(stream))) + 1
     # Beside them there is the table of the results, an address each.
     left = memory.output_size_in_bytes - memory.alias_size_in_bytes

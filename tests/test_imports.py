@@ -1,5 +1,6 @@
 """Every module can be imported, and importing one computes nothing."""
 
+import json
 import os
 import re
 import subprocess
@@ -12,12 +13,27 @@ ROOT = Path(__file__).parent.parent
 
 pytestmark = pytest.mark.smoke
 
+# What all modules need is imported once; then each has a process of its own, which a
+# fork gives in no time, as its flags may clash with those of others.
 IMPORT = """
-import importlib, sys
-for name in sys.argv[1:]:
-    importlib.import_module(name)
+import importlib, json, os, sys, traceback
+import av, flax.linen, jax, numpy, optax
 from jax._src import xla_bridge
-print("initialised" if xla_bridge.backends_are_initialized() else "untouched")
+
+for names in json.load(sys.stdin):
+    sys.stdout.flush()
+    if os.fork():
+        os.wait()
+        continue
+    try:
+        for name in names:
+            importlib.import_module(name)
+        error = ""
+    except BaseException:
+        error = traceback.format_exc()
+    untouched = not xla_bridge.backends_are_initialized()
+    print(json.dumps([names[-1], error, untouched]), flush=True)
+    os._exit(0)
 """
 
 
@@ -30,27 +46,38 @@ def module_names(package: str) -> list[str]:
 
 
 LIBRARY = module_names("mirage_jax") + module_names("pallas_kernels")
-# Scripts define flags, whose names may clash: a process each.
-SCRIPTS = [[name] for name in module_names("experiments")]
+GROUPS = [LIBRARY, *([name] for name in module_names("experiments"))]
 # What rivals of experiments/peers need, and nothing else does.
 OPTIONAL = ("torch", "diffusers")
 
 
-@pytest.mark.parametrize("names", [LIBRARY, *SCRIPTS], ids=lambda names: names[-1])
-def test_import_touches_no_device(names: list[str]) -> None:
-    # In a fresh process: in this one, other tests have long started JAX.
+@pytest.fixture(scope="module")
+def imported() -> dict[str, tuple[str, bool]]:
+    """By the last name of a group: the error, and whether no device was touched."""
+    # In fresh processes: in this one, other tests have long started JAX.
     run = subprocess.run(
-        [sys.executable, "-c", IMPORT, *names],
+        [sys.executable, "-c", IMPORT],
+        input=json.dumps(GROUPS),
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
+        check=True,
     )
-    missing = re.search(r"No module named '(\w+)'$", run.stderr.strip())
+    found = map(json.loads, run.stdout.splitlines())
+    return {name: (error, untouched) for name, error, untouched in found}
+
+
+@pytest.mark.parametrize("name", [names[-1] for names in GROUPS])
+def test_import_touches_no_device(
+    name: str, imported: dict[str, tuple[str, bool]]
+) -> None:
+    error, untouched = imported[name]
+    missing = re.search(r"No module named '(\w+)'$", error.strip())
     if missing and missing[1] in OPTIONAL:
         pytest.skip(f"{missing[1]} is not installed")
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[-1] == "untouched"
+    assert not error, error
+    assert untouched
 
 
 def test_the_package_alone_is_cheap_to_import() -> None:

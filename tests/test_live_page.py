@@ -24,7 +24,6 @@ from mirage_jax.live.settings import webrtc_installed
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.xdist_group("browser"),  # one server and one browser, not one a worker
     pytest.mark.skipif(bool(missing()), reason=missing()),
 ]
 FORMULAS = {name: jax.jit(getattr(styles, name)) for name in ("thermal", "sepia")}

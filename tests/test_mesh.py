@@ -33,11 +33,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def start(arguments: list[str], devices: int) -> subprocess.Popen:
-    """Python with so many devices; the compiler may be lazy, speed is no question."""
-    flags = (
-        f"--xla_force_host_platform_device_count={devices} "
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    )
+    """Python with so many devices."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,

@@ -32,7 +32,7 @@ MODES = [("lagged", 2), ("merged", 2), ("clean", 1)]
 
 def compiled(function: Any, *operands: Any) -> Any:
     lowered = jax.jit(function).lower(*operands)
-    return lowered.compile(compiler_options=toy_model.LAZY)
+    return lowered.compile()
 
 
 def latents(seed: int = 0) -> np.ndarray:

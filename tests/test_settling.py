@@ -2,7 +2,6 @@
 
 import importlib
 import json
-from functools import partial
 
 import jax
 import numpy as np
@@ -11,7 +10,7 @@ from absl import flags
 from absl.testing import flagsaver
 from moving_blob import blob_clip, write_clip
 from noisy_model import save_noisy_model
-from toy_model import LAZY, MODEL, SIDE, frames, params, play, settings
+from toy_model import MODEL, SIDE, frames, params, play, settings
 
 from experiments import heal, long_streams, steering
 from mirage_jax.config import TEXT_WIDTH
@@ -22,13 +21,6 @@ from mirage_jax.results import read_results
 
 PERIOD = 32
 LAGGED = settings(commit="lagged")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", partial(jax.jit, compiler_options=LAZY))
-        yield
 
 
 def test_frames_are_counted_until_the_last_bad_one():

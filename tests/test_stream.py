@@ -50,7 +50,7 @@ def test_streaming_is_scanning():
     pictures, _, state = play(ONE, clip)
     scan: Any = make_scan(MODEL, ONE)
     lowered = scan.lower(params(), start(ONE), clip)
-    program = lowered.compile(compiler_options=toy_model.LAZY)
+    program = lowered.compile()
     scanned_state, scanned = program(params(), start(ONE), clip)
     # A value next to a rounding edge may fall on its other side.
     assert np.abs(pictures.astype(int) - np.asarray(scanned)).max() <= 1
@@ -89,7 +89,7 @@ def test_a_stream_whose_ring_wraps_is_one_long_attention():
 
     operands = (params(), clip[:, 0], key, toy_model.prompts(1))
     compiled = jax.jit(whole_clip).lower(*operands)
-    expected = compiled.compile(compiler_options=toy_model.LAZY)(*operands)
+    expected = compiled.compile()(*operands)
     assert np.std(expected) > 0.1
     np.testing.assert_allclose(latents[:, 0], expected[0], atol=CLOSE)
 

@@ -67,7 +67,7 @@ def data(with_pairs: bool = False, only: tuple[str, ...] = STYLES) -> DenoiserDa
 
 def compiled(function: Any, *operands: Any) -> Any:
     lowered = jax.jit(function).lower(*operands)
-    return lowered.compile(compiler_options=toy_model.LAZY)
+    return lowered.compile()
 
 
 @functools.cache
@@ -331,14 +331,12 @@ def test_the_script_trains_on_roll_outs_and_writes(tmp_path):
         "log_every": "2",
         "workdir": str(tmp_path),
     }
-    # The compiler may be lazy: speed is not the question.
-    lazy = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     command = [sys.executable, "-m", "experiments.train_denoiser"]
     command += [f"--config.{name}={value}" for name, value in settings.items()]
     result = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": lazy},
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         timeout=900,

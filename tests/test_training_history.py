@@ -36,7 +36,7 @@ def history_program(shape: tuple[int, ...]) -> Any:
 
     strengths = {name: jnp.float32(0) for name in STRENGTHS}
     lowered = jax.jit(run).lower(jax.random.key(0), jnp.zeros(shape), strengths)
-    return lowered.compile(compiler_options=toy_model.LAZY)
+    return lowered.compile()
 
 
 STRENGTHS = ("probability", "gain", "shift", "blur", "noise", "repeat", "drop")
@@ -108,7 +108,7 @@ def test_a_round_trip_is_what_the_codec_leaves_of_a_picture():
     def trip(latents):
         return through_codec(codec_params, latents, MODEL, jnp.float32)
 
-    trip = jax.jit(trip).lower(latents).compile(compiler_options=toy_model.LAZY)
+    trip = jax.jit(trip).lower(latents).compile()
     found = trip(latents)
     assert found.shape == latents.shape
     assert np.abs(found - latents).max() > 0.01

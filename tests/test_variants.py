@@ -1,7 +1,6 @@
 """Streams of styles with several looks: which one they show, and whether it stays."""
 
 import importlib
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ from absl import flags
 from absl.testing import flagsaver
 from moving_blob import blob_clip, write_clip
 from noisy_model import save_noisy_model
-from toy_model import LAZY, SIDE, params
+from toy_model import SIDE, params
 
 from experiments import long_streams
 from experiments import variants as script
@@ -96,7 +95,6 @@ def own_flags():
 
 
 def test_the_script_writes_what_it_found(tmp_path, monkeypatch, own_flags):
-    monkeypatch.setattr(jax, "jit", partial(jax.jit, compiler_options=LAZY))
     monkeypatch.setattr(
         long_streams, "encode_text", lambda texts: np.ones((len(texts), TEXT_WIDTH))
     )

@@ -66,13 +66,6 @@ def settings(**changes: Any) -> StreamConfig:
     return StreamConfig(SIDE, SIDE, **small | changes)
 
 
-# Frames this small run as fast, and compile in a third of the time.
-LAZY = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
-
-
 @functools.cache
 def step_of(stream: StreamConfig) -> Any:
     """The compiled step: (params, state, source, arrived) -> (state, styled)."""
@@ -85,7 +78,7 @@ def step_with(held: Any, stream: StreamConfig) -> Any:
     arrived = np.ones(stream.batch, bool)
     step: Any = make_step(MODEL, stream)
     lowered = step.lower(held, start(stream), source, arrived)
-    return lowered.compile(compiler_options=LAZY)
+    return lowered.compile()
 
 
 _open = jax.jit(open_stream, static_argnums=(1, 2))
