@@ -5,7 +5,7 @@
 
 Run from the root of the repository. Every block of docs/report.md that stands between
 `<!-- report-NAME:begin -->` and its end is written anew from docs/results, and its
-figure into docs/images; a result file that is not there yet is named instead. --check
+figure into docs/pictures; a result file that is not there yet is named instead. --check
 writes nothing and exits with 1 where page or figures are not those of the files.
 """
 
@@ -24,8 +24,8 @@ from mirage_jax.staged_file import write_whole
 _CHECK = flags.DEFINE_bool("check", False, "Write nothing; is all up to date?")
 _RESULTS = flags.DEFINE_string("results", "docs/results", "Folder of result files.")
 _PAGE = flags.DEFINE_string("page", "docs/report.md", "Page to bring up to date.")
-_IMAGES = flags.DEFINE_string(
-    "images", "docs/images", "Folder of the figures, beside the page."
+_PICTURES = flags.DEFINE_string(
+    "pictures", "docs/pictures", "Folder of the figures, beside the page."
 )
 
 PARTS: dict[str, Callable[[Path], Part]] = {
@@ -49,13 +49,13 @@ PARTS: dict[str, Callable[[Path], Part]] = {
 }
 
 
-def render(page: str, results: Path, images: str) -> tuple[str, dict[str, str]]:
+def render(page: str, results: Path, pictures: str) -> tuple[str, dict[str, str]]:
     """The page with all blocks written anew, and its figures by file name.
 
     Args:
       page: its text, with the markers of every block.
       results: folder of result files.
-      images: where the page finds its figures.
+      pictures: where the page finds its figures.
 
     Raises:
       MirageError: a result file cannot be read, or the page lacks a block.
@@ -65,14 +65,14 @@ def render(page: str, results: Path, images: str) -> tuple[str, dict[str, str]]:
         part, text = make(results), ""
         if part.figure is not None:
             figures[f"report_{name}.svg"] = part.figure
-            text = f"![{part.shows}]({images}/report_{name}.svg)\n\n"
+            text = f"![{part.shows}]({pictures}/report_{name}.svg)\n\n"
         page = insert(page, f"report-{name}", text + part.text)
     return page, figures
 
 
 def run() -> None:
     """Writes or checks what the flags ask for."""
-    path, folder = Path(_PAGE.value), Path(_IMAGES.value)
+    path, folder = Path(_PAGE.value), Path(_PICTURES.value)
     try:
         old = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -15,8 +15,8 @@ from experiments.page_block import insert, markers
 from mirage_jax.results import Result, write_results
 
 ROOT = Path(__file__).parent.parent
-RESULTS, PAGE, IMAGES = (
-    ROOT / "docs" / name for name in ("results", "report.md", "images")
+RESULTS, PAGE, PICTURES = (
+    ROOT / "docs" / name for name in ("results", "report.md", "pictures")
 )
 EMPTY = "\n".join("\n".join(markers(f"report-{name}")) for name in script.PARTS)
 A_MEASURE = re.compile(r"\d (?:dB|ms|us|µs|GiB|frames a second)\b")
@@ -30,21 +30,21 @@ def own_flags() -> None:
 
 
 def test_the_committed_report_is_that_of_the_committed_results() -> None:
-    page, figures = script.render(PAGE.read_text(encoding="utf-8"), RESULTS, "images")
+    page, figures = script.render(PAGE.read_text(encoding="utf-8"), RESULTS, "pictures")
     told = "run: python -m experiments.report"
     assert page == PAGE.read_text(encoding="utf-8"), told
     drawn = {
         path.name: path.read_text(encoding="utf-8")
-        for path in IMAGES.glob("report_*.svg")
+        for path in PICTURES.glob("report_*.svg")
     }
     assert drawn == figures, told
 
 
 def test_figures_are_small_and_shown() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    for path in IMAGES.glob("report_*.svg"):
+    for path in PICTURES.glob("report_*.svg"):
         assert path.stat().st_size < 20_000
-        assert f"](images/{path.name})" in page
+        assert f"](pictures/{path.name})" in page
         ElementTree.parse(path)
 
 
@@ -57,8 +57,8 @@ def test_the_text_between_the_blocks_states_no_measured_number() -> None:
 
 
 def test_what_is_not_measured_is_named_with_its_script(tmp_path: Path) -> None:
-    page, figures = script.render(EMPTY, tmp_path, "images")
-    assert not figures and "](images/" not in page
+    page, figures = script.render(EMPTY, tmp_path, "pictures")
+    assert not figures and "](pictures/" not in page
     named = re.findall(r"no file yet; `python -m experiments\.([\w.]+)", page)
     assert {"drift", "heal", "benchmark", "peers.bench"} <= set(named)
     for name in named:
@@ -87,7 +87,7 @@ def test_files_that_come_later_fill_their_blocks(tmp_path: Path) -> None:
     put(tmp_path, "benchmark_a_b.json", {}, frame | {"missed/int8/2/16_ms": 0})
     rival = {f"rival_ms/torch_dit/{name}": value for name, value in times.items()}
     put(tmp_path, "rivals_a_b.json", {}, rival | {"parameters/torch_dit": 1})
-    page, figures = script.render(EMPTY, tmp_path, "images")
+    page, figures = script.render(EMPTY, tmp_path, "pictures")
     file = "[drift](results/drift.json)"
     for row in (
         f"| {file} | merged/1 | 10000 | 0.010 | -0.070 | 0.090 | -0.31 |  | 1 of 1 |",
@@ -105,17 +105,17 @@ def test_files_that_come_later_fill_their_blocks(tmp_path: Path) -> None:
 def test_a_stale_page_fails_and_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture, own_flags: None
 ) -> None:
-    page, images = tmp_path / "report.md", tmp_path / "images"
+    page, pictures = tmp_path / "report.md", tmp_path / "pictures"
     page.write_text(EMPTY)
-    images.mkdir()
-    (images / "report_gone.svg").touch()
-    settings = {"results": str(RESULTS), "page": str(page), "images": str(images)}
+    pictures.mkdir()
+    (pictures / "report_gone.svg").touch()
+    settings = {"results": str(RESULTS), "page": str(page), "pictures": str(pictures)}
     with flagsaver.flagsaver(**settings):
         with flagsaver.flagsaver(check=True), pytest.raises(SystemExit) as left:
             script.main(["report"])
         assert "run: python -m experiments.report" in str(left.value)
         script.main(["report"])
-        assert not (images / "report_gone.svg").exists()
+        assert not (pictures / "report_gone.svg").exists()
         with flagsaver.flagsaver(check=True):
             script.main(["report"])
     assert "blocks" in capsys.readouterr().out
