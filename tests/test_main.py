@@ -138,6 +138,8 @@ def test_ctrl_c_reaches_a_running_command(tmp_path):
             getattr(model.config, name),
         )
     out = tmp_path / "out"
+    # A shell's & makes its command ignore Ctrl-C, and a child inherits that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = start(
         "--config=configs/demo.py",
         f"--config.model={tmp_path}/m",
@@ -146,6 +148,7 @@ def test_ctrl_c_reaches_a_running_command(tmp_path):
         "--config.cpu_max_frames=0",
         "--config.timing_seconds=120",
     )
+    signal.signal(signal.SIGINT, before)
     try:
         deadline = time.monotonic() + 100
         while not (out.exists() and os.listdir(out)):
