@@ -44,8 +44,9 @@ suite: setup-dev
 coverage: report := --cov --cov-report=term
 coverage: suite
 
+# Compiled as users get it, which the suite is not.
 smoke: setup-dev
-	$(python) -m pytest -m smoke -q
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(python) -m pytest -m smoke -q
 
 test-py312:
 	$(MAKE) smoke VENV=.venv-py312 PYTHON=$(PYTHON312)

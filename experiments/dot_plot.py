@@ -4,12 +4,10 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from xml.sax.saxutils import escape
 
-from experiments.line_plot import even_axis
+from experiments.line_plot import COLOURS, even_axis
 
 _WIDTH, _ROW, _LEFT, _RIGHT, _BOTTOM = 720, 22, 190, 24, 34
 _LETTER = 7  # pixels that a letter takes at most
-# Colours that people who see fewer tell apart too (Okabe and Ito, 2008), darker first.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000")
 _STYLE = (
     "text{font:12px sans-serif;fill:#28282d}.e{text-anchor:end}.m{text-anchor:middle}"
     "line{stroke:#dcdce1}"
@@ -38,7 +36,7 @@ def draw_dots(rows: Sequence[Row], across: str, told: str) -> str:
       told: what the picture shows, for those who cannot see it.
     """
     series = list(dict.fromkeys(name for _, dots in rows for name in dots))
-    colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(series)}
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(series)}
     ends = [
         end
         for _, dots in rows

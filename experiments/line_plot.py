@@ -8,11 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 _SIZE = 960, 540
 _LEFT, _TOP, _RIGHT, _BOTTOM = 90, 34, 330, 50  # margins; the names stand on the right
 _PAPER, _INK, _FAINT = (255, 255, 255), (40, 40, 45), (225, 225, 230)
-# Colours that people who see fewer tell apart too (Okabe and Ito, 2008).
-_COLOURS = (
-    *((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167)),
-    *((230, 159, 0), (86, 180, 233), (0, 0, 0)),
-)
+# Colours that people who see fewer tell apart too (Okabe and Ito, 2008), in all plots.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000")
 _MOST_NAMED = 24
 _LONGEST_NAME = 42
 _TICKS = 5
@@ -54,7 +51,7 @@ def draw_lines(lines: Sequence[Line], title: str, across: str) -> Image.Image:
     draw.text(((_LEFT + right) / 2, bottom + 26), across, _INK, font=font, anchor="ma")
     draw.text((_LEFT, 8), title, _INK, font=font)
     for number, (name, points) in enumerate(lines):
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = COLOURS[number % len(COLOURS)]
         placed = [place(point) for point in points]
         draw.line(placed, colour, 2)
         x, y = placed[-1]

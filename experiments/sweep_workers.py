@@ -151,7 +151,8 @@ class RayWorkers:
             import ray  # an optional extra: sweeps on one machine do without it
         except ImportError as error:
             raise MirageError(
-                "--ray needs Ray, which is not installed: run pip install -e '.[ray]'"
+                "--ray needs Ray, which is not installed: run pip install -e "
+                "'.[cluster]'"
             ) from error
         self._ray: Any = ray
         self._root = os.getcwd()

@@ -76,7 +76,7 @@ def test_the_wheel_wants_what_the_requirements_say(wheel):
     wanted = [line for line in told.get_all("Requires-Dist", []) if "extra" not in line]
     lines = (ROOT / "requirements-cpu.txt").read_text().splitlines()
     assert len(wanted) == len([line for line in lines if line and line[0] != "#"])
-    assert set(told.get_all("Provides-Extra", [])) >= {"cuda12", "cuda13", "ray"}
+    assert set(told.get_all("Provides-Extra", [])) >= {"cuda12", "cuda13", "cluster"}
     assert "mirage = mirage_jax.cli:mirage" in text_of(wheel, "entry_points.txt")
 
 

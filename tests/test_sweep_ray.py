@@ -144,7 +144,7 @@ def test_no_cluster_is_one_line(cluster):
 
 def test_without_ray_its_flag_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MirageError, match=r"pip install -e '.\[ray\]'"):
+    with pytest.raises(MirageError, match=r"pip install -e '.\[cluster\]'"):
         RayWorkers(1, "auto")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["optional-dependencies"]["ray"]
+    assert project["optional-dependencies"]["cluster"]

@@ -36,7 +36,7 @@ def measure(name: str, settings: Settings) -> Found:
         call = _endless(params, model, dataclasses.replace(stream, steps=steps))
         jax.block_until_ready(call())
         seconds = seconds or time.perf_counter() - begin
-        which = name if steps == 1 else f"{name}/{steps}_steps"
+        which = name if steps == 1 else f"{name}_{steps}_steps"
         times[which] = time_calls(call, jax.block_until_ready, settings.frames)
     setup = {"jax": jax.__version__, "stream": str(stream)}
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))

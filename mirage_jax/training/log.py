@@ -5,14 +5,13 @@ import pathlib
 import shutil
 import sys
 import time
-from types import TracebackType
-from typing import Self
 
 import jax
 import numpy as np
 import tensorboardX
 from PIL import Image
 
+from mirage_jax.closing import Closing
 from mirage_jax.device_memory import peak_memory
 from mirage_jax.errors import MirageError
 from mirage_jax.training.hosts import leads
@@ -26,7 +25,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class TrainLog:
+class TrainLog(Closing):
     """Collects the metrics of single steps and writes their means.
 
     Lines of metrics.jsonl after step `done` are dropped at the start: a run that was
@@ -63,15 +62,7 @@ class TrainLog:
         self._since = time.monotonic()
         self._pace = 0.0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._file.close()
         self._board.close()
 
