@@ -295,7 +295,7 @@ def test_nothing_comes_from_elsewhere(tab, server, context):
 
 
 def test_a_stopped_server_is_found_again(live, server):
-    """Last: it leaves the complaints of connections that nobody took."""
+    """Last: it leaves the complaints of connections that came to nothing."""
     before = len(live.messages)
     status, said = server.stop()
     assert status == 0, said
@@ -311,4 +311,6 @@ def test_a_stopped_server_is_found_again(live, server):
     server.restart()
     live.shown("Live")
     live.next_pictures(3)
-    assert all("ERR_CONNECTION_REFUSED" in text for text in live.complaints)
+    # Refused by a machine, or cut off while a server starts or ends.
+    failed = re.compile(r"WebSocket connection to 'ws://\S+/ws' failed: ")
+    assert not [text for text in live.complaints if not failed.match(text)]
