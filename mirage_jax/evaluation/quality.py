@@ -163,32 +163,26 @@ class SizeBench:
         clip = shape((plan.length, plan.batch, side, side, 3))
         key = shapes(jax.eval_shape(lambda: jax.random.key(0)))
         prompt = shape((plan.batch, self.prompts.shape[1]), jnp.float32)
-        stream = self._stream(1)
         begin = jax.jit(streams.open_stream, static_argnums=(1, 2))
-        state = shapes(
-            jax.eval_shape(
-                lambda params, prompt, key: streams.open_stream(
-                    params, model, stream, prompt, key
-                ),
-                self._params,
-                prompt,
-                key,
-            )
-        )
+
         programs: dict[str, tuple[Any, tuple[Any, ...]]] = {
-            "open": (begin, (self._params, model, stream, prompt, key)),
             "score": (jax.jit(streaming.score), (clip, clip)),
             "baselines": (jax.jit(streaming.baselines), (single, single)),
             "codec": (
                 jax.jit(streaming.round_trip, static_argnums=(2, 3)),
-                (self._params["codec"], clip, model.codec, stream.dtype),
+                (self._params["codec"], clip, model.codec, plan.stream.dtype),
             ),
         }
         memories = (True, False) if plan.memory_gain else (True,)
         modes = {(steps, memory) for steps in plan.steps for memory in memories}
         modes |= {(steps, True) for steps in plan.long_steps if plan.long_frames}
         for steps, memory in sorted(modes):
-            scan = streams.make_scan(model, self._stream(steps, memory))
+            stream = self._stream(steps, memory)
+            # What its passes are conditioned on is part of a state: each has its own.
+            opened = (self._params, model, self._stream(steps), prompt, key)
+            programs[f"open/{steps}"] = (begin, opened)
+            state = shapes(begin.eval_shape(*opened))
+            scan = streams.make_scan(model, stream)
             programs[f"stream/{steps}/{memory}"] = (scan, (self._params, state, clip))
         for style in self.styles:
             for context in sorted({0, loop_context(style)}):
@@ -228,14 +222,14 @@ class SizeBench:
         middle = self.plan.length // 2
         shown = [source[middle], target[middle]]
         for steps in self.plan.steps:
-            _, styled = self._run(steps, True, self._open(cases), source)
+            _, styled = self._run(steps, True, self._open(cases, steps), source)
             scores = self._programs["score"](styled, target)
             for field in dataclasses.fields(scores):
                 note(f"{field.name}/{steps}", getattr(scores, field.name))
             if steps == self.plan.steps[0]:
                 shown.append(styled[middle])
             if self.plan.memory_gain:
-                _, styled = self._run(steps, False, self._open(cases), source)
+                _, styled = self._run(steps, False, self._open(cases, steps), source)
                 scores = self._programs["score"](styled, target)
                 note(f"psnr_forgetful/{steps}", scores.psnr)
         pictures = [np.asarray(one) for one in shown]
@@ -278,7 +272,7 @@ class SizeBench:
         del first, later
         runs = []
         for steps in self.plan.long_steps:
-            state, psnr, shown = self._open(cases), [], []
+            state, psnr, shown = self._open(cases, steps), [], []
             for number in range(self.plan.rounds):
                 source, target = rounds[min(number, 1)]
                 state, styled = self._run(steps, True, state, source)
@@ -307,13 +301,13 @@ class SizeBench:
         first, second = streaming.side_by_side(pairs, self.plan.batch, self._device)
         return first, second
 
-    def _open(self, cases: Sequence[Case]) -> Any:
+    def _open(self, cases: Sequence[Case], steps: int) -> Any:
         styles = [case.style for case in cases]
         styles += [styles[-1]] * (self.plan.batch - len(styles))
         prompt = self.prompts[np.asarray(styles)].astype(np.float32)
         key = jax.random.key(self.plan.seed)
         place = jax.device_put((prompt, key), self._device)
-        return self._programs["open"](self._params, *place)
+        return self._programs[f"open/{steps}"](self._params, *place)
 
     def _run(self, steps: int, memory: bool, state: Any, source: Array) -> Any:
         program = self._programs[f"stream/{steps}/{memory}"]
