@@ -17,6 +17,7 @@ from absl import app, flags
 
 from experiments.command import command
 from experiments.page_block import insert, markdown_table, number
+from experiments.report_records import commit_mode
 from mirage_jax.errors import MirageError
 from mirage_jax.results import read_results
 from mirage_jax.staged_file import write_whole
@@ -57,7 +58,7 @@ def _setting(setup: Mapping[str, Any], values: Mapping[str, float]) -> str:
     files = sorted({clip.split(":")[0] for clip in setup["clips"]})
     return (
         f"Weights `{setup['weights_sha256'][:16]}`, {setup['precision']}, "
-        f"{setup['commit']} commit; {setup['device']}, JAX {setup['jax']}. "
+        f"{commit_mode(setup)} commit; {setup['device']}, JAX {setup['jax']}. "
         f"{len(setup['clips'])} clips of {setup['clip_frames']} frames from "
         f"{', '.join(files)}; {setup['wording'].replace('_', '-')} wordings. "
         f"{passed} of {len(checks)} bars cleared."

@@ -23,7 +23,7 @@ SETUP = {
     "clip_frames": 96,
     "wording": "held_out",
     "precision": "bfloat16",
-    "commit": "merged",
+    "commit_mode": "merged",
     "long_run": {"frames": 1056, "size": 64},
 }
 VALUES = {
