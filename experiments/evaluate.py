@@ -90,6 +90,10 @@ _PROFILE_DIR = flags.DEFINE_string(
     "profile_dir", "", "Folder for a trace of two clips, docs/profiling.md; or none."
 )
 _STRICT = flags.DEFINE_bool("strict", False, "Exit with 1 where a bar is missed.")
+# Sides of a picture in the grids, and bytes of a grid: they are tracked, and the tree
+# has little room.
+_CELL, _LONG_CELL = 144, 96
+_MOST_BYTES = 100_000
 
 
 def evaluate() -> bool:
@@ -136,7 +140,7 @@ def evaluate() -> bool:
         "wording": _WORDING.value,
         "prompts": wording,
         "precision": precision_of(plan.stream),
-        "commit": _COMMIT.value,
+        "commit_mode": _COMMIT.value,
         "batch": plan.batch,
         "seed": plan.seed,
         "ssim": "luminance, gaussian window 11, sigma 1.5",
@@ -274,8 +278,8 @@ def _draw(
             shown = source, target, styled, difference(styled, target)
             rows.append((style.name, shown))
         columns = ("source", "teacher", "model", "|difference|")
-        grid = draw_grid(columns, rows)
-        save_picture(folder / f"quality_{kind}_{size}.jpg", grid)
+        grid = draw_grid(columns, rows, cell=_CELL)
+        save_picture(folder / f"quality_{kind}_{size}.jpg", grid, _MOST_BYTES)
     long_rows = []
     for number, style in enumerate(styles):
         pictures = [run.pictures for run in runs if run.case.style == number]
@@ -284,8 +288,8 @@ def _draw(
     if long_rows:
         last = len(runs[0].psnr)
         columns = ("source", "teacher", f"model, frame {last}", "model, first loop")
-        grid = draw_grid(columns, long_rows, cell=192)
-        save_picture(folder / f"long_run_{size}.jpg", grid)
+        grid = draw_grid(columns, long_rows, cell=_LONG_CELL)
+        save_picture(folder / f"long_run_{size}.jpg", grid, _MOST_BYTES)
 
 
 def _report(

@@ -10,8 +10,7 @@ depend on them. Writes one JSON file, prints the longest.
 
 import collections
 import re
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from absl import app, flags
 from experiments.command import command
 from experiments.named_model import load_named
 from experiments.pass_programs import Pass, side_of, stream_of
+from experiments.trace_events import gpu_events, profile_of
 from mirage_jax.config import ModelConfig
 from mirage_jax.device_weights import held_weights
 from mirage_jax.errors import MirageError
@@ -112,13 +112,14 @@ def _trace(call: Callable[..., Any], params: Any, carry: Any) -> Any:
     for _ in range(WARM_UP):
         carry = run(params, carry)
     jax.block_until_ready(carry)
-    with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
-            for _ in range(_CALLS.value):
-                carry = run(params, carry)
-            jax.block_until_ready(carry)
-        (path,) = Path(folder).rglob("*.xplane.pb")
-        return jax.profiler.ProfileData.from_file(str(path))
+
+    def calls() -> None:
+        nonlocal carry
+        for _ in range(_CALLS.value):
+            carry = run(params, carry)
+        jax.block_until_ready(carry)
+
+    return profile_of(calls)
 
 
 def by_kernel(profile: Any, calls: int) -> dict[str, tuple[float, float]]:
@@ -129,7 +130,7 @@ def by_kernel(profile: Any, calls: int) -> dict[str, tuple[float, float]]:
     """
     time: dict[str, float] = collections.defaultdict(float)
     count: collections.Counter[str] = collections.Counter()
-    for event in _kernels(profile):
+    for event in gpu_events(profile):
         name = re.sub(r"(_\d+)+$", "", event.name)
         time[name] += event.duration_ns / 1e3 / calls
         count[name] += 1
@@ -137,15 +138,6 @@ def by_kernel(profile: Any, calls: int) -> dict[str, tuple[float, float]]:
         raise MirageError("the profiler saw no kernel on the GPU: may it count there?")
     longest = sorted(time, key=lambda name: -time[name])
     return {name: (time[name], count[name] / calls) for name in longest}
-
-
-def _kernels(profile: Any) -> Iterable[Any]:
-    for plane in profile.planes:
-        if not plane.name.startswith("/device:GPU"):
-            continue
-        for line in plane.lines:
-            if line.name.startswith("Stream"):
-                yield from line.events
 
 
 def table(program: str, kernels: dict[str, tuple[float, float]], shown: int) -> str:

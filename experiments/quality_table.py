@@ -1,54 +1,38 @@
-"""Writes the table of a quality record into a document, or prints it.
+"""Block of the page of quality: everything that the evaluation measured, in tables."""
 
-    python -m experiments.quality_table
-    python -m experiments.quality_table --page=
-
-The lines between `<!-- quality:begin -->` and `<!-- quality:end -->` of the page are
-replaced, so that its numbers are those of the JSON file that experiments/evaluate.py
-wrote. An empty `--page` only prints.
-"""
-
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
-
-from experiments.command import command
-from experiments.page_block import insert, markdown_table, number
+from experiments.page_block import markdown_table, number
+from experiments.report_records import Part, absent, commit_mode, find
 from mirage_jax.errors import MirageError
-from mirage_jax.results import read_results
-from mirage_jax.staged_file import write_whole
 
-_QUALITY = flags.DEFINE_string(
-    "quality", "docs/results/quality.json", "What experiments/evaluate.py wrote."
-)
-_PAGE = flags.DEFINE_string("page", "docs/quality.md", "Page to bring up to date.")
-
-BLOCK = "quality"
 STEPS = (1, 2, 4)
 DRIFT_STEPS = (1, 2)
 
 
-def tables(path: Path) -> str:
-    """Markdown of one record: means, a table for each size, long runs, missed bars.
+def tables(folder: Path) -> Part:
+    """Means, a table for each size, long runs, missed bars.
 
     Raises:
       MirageError: the file cannot be read or is no record of quality.
     """
-    values = read_results(path)
-    setup = json.loads(path.read_text(encoding="utf-8"))["setup"]
+    found = find(folder, "quality.json")
+    if not found:
+        return absent("Quality", "evaluate")
+    [one] = found
+    setup, values = one.setup, one.values
     kinds = setup.get("styles")
     if not isinstance(kinds, dict):
         raise MirageError(
-            f"{path} is no record of quality: write it by experiments/evaluate.py"
+            f"{one.path} is no record of quality: write it by experiments/evaluate.py"
         )
     sizes = sorted({int(n.split("/")[2]) for n in values if n.startswith("psnr/")})
     parts = [_setting(setup, values), _means(values, kinds, sizes)]
     parts += [_styles(values, kinds, size) for size in sizes]
     parts += [_long_runs(values, kinds, setup), _missed(values)]
-    return "\n\n".join(part for part in parts if part)
+    return Part("\n\n".join(part for part in parts if part))
 
 
 def _setting(setup: Mapping[str, Any], values: Mapping[str, float]) -> str:
@@ -57,7 +41,7 @@ def _setting(setup: Mapping[str, Any], values: Mapping[str, float]) -> str:
     files = sorted({clip.split(":")[0] for clip in setup["clips"]})
     return (
         f"Weights `{setup['weights_sha256'][:16]}`, {setup['precision']}, "
-        f"{setup['commit']} commit; {setup['device']}, JAX {setup['jax']}. "
+        f"{commit_mode(setup)} commit; {setup['device']}, JAX {setup['jax']}. "
         f"{len(setup['clips'])} clips of {setup['clip_frames']} frames from "
         f"{', '.join(files)}; {setup['wording'].replace('_', '-')} wordings. "
         f"{passed} of {len(checks)} bars cleared."
@@ -145,24 +129,3 @@ def _missed(values: Mapping[str, float]) -> str:
     ]
     missed = [f"- `{name}`" for name in names if values[f"check/{name}"] != 1]
     return "Bars that were missed:\n\n" + "\n".join(missed) if missed else ""
-
-
-def run() -> None:
-    """Makes the tables; writes or prints them."""
-    text = tables(Path(_QUALITY.value))
-    if not _PAGE.value:
-        print(text)
-        return
-    page = Path(_PAGE.value)
-    try:
-        old = page.read_text(encoding="utf-8")
-    except OSError as error:
-        raise MirageError(f"cannot read --page={page}: {error.strerror}") from error
-    write_whole(page, insert(old, BLOCK, text).encode())
-    print(f"{page}: numbers of {_QUALITY.value}")
-
-
-main = command("quality_table", run)
-
-if __name__ == "__main__":
-    app.run(main)

@@ -5,7 +5,15 @@ from pathlib import Path
 
 from experiments.dot_plot import Dot, draw_dots
 from experiments.page_block import markdown_table, number
-from experiments.report_records import Found, Part, absent, find, machine, mean
+from experiments.report_records import (
+    Found,
+    Part,
+    absent,
+    commit_mode,
+    find,
+    machine,
+    mean,
+)
 from mirage_jax.flow import STEP_COUNTS
 
 _SIZE = 512
@@ -137,9 +145,9 @@ def looped(folder: Path) -> Part:
     ]
     text = (
         f"{run['frames']} frames at {run['size']}x{run['size']}, "
-        f"{one.setup['commit']} commit, change of PSNR in dB on equal source frames, "
-        "of the last loop against frames 0-7 (first) and 8-29 (early); mean and worst "
-        f"style of a kind ({one.link}):\n\n" + markdown_table(head, rows)
+        f"{commit_mode(one.setup)} commit, change of PSNR in dB on equal source "
+        "frames, of the last loop against frames 0-7 (first) and 8-29 (early); mean "
+        f"and worst style of a kind ({one.link}):\n\n" + markdown_table(head, rows)
     )
     shows = "change of PSNR between frames 8-29 and the last loop, by style"
     return Part(text, draw_dots(dots, "last loop minus early frames, dB", shows), shows)

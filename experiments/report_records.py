@@ -79,3 +79,8 @@ def mean(values: list[float]) -> float:
 def machine(setup: Mapping[str, Any]) -> str:
     """Device and JAX of a record."""
     return f"{setup['device']}, JAX {setup['jax']}"
+
+
+def commit_mode(setup: Mapping[str, Any]) -> str:
+    """How the stream committed; older records have it where the code's commit is."""
+    return str(setup.get("commit_mode") or setup["commit"])

@@ -80,12 +80,12 @@ def report() -> bool:
     )
     print(floor_table(roofline))
     results = to_results(roofline)
-    setup: dict[str, Any] = {
+    setup: dict[str, Any] = device_setup() | {
         "model": name,
         "chip": chip_setup(chip),
         "tokens": tokens,
         "steps": stream.steps,
-        "commit": stream.commit,
+        "commit_mode": stream.commit,
         "precision": _PRECISION.value,
         "streams": stream.batch,
         "floor": "stages one after another, each the larger of bytes and work",
@@ -97,7 +97,7 @@ def report() -> bool:
         results += _compare(roofline, measured)
     too_large = False
     if _COMPILE.value:
-        setup |= {"compiled_with": device_setup(), "compiled": str(stream)}
+        setup["compiled"] = str(stream)
         memory = compile_step(target_of(short), model, stream)
         results += memory.to_results(short)
         too_large = memory.total >= chip.memory

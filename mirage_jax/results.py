@@ -26,6 +26,8 @@ import jaxlib
 from mirage_jax.errors import MirageError
 from mirage_jax.staged_file import write_whole
 
+A_COMMIT = re.compile(r"[0-9a-f]{40}(-dirty)?")  # of the code
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -118,7 +120,7 @@ def write_results(
     """Writes the file whole or not at all.
 
     Raises:
-      ValueError: two results share a name.
+      ValueError: two results share a name, or `commit` of the setup is not the code's.
       MirageError: the file cannot be written.
     """
     results = list(results)
@@ -126,6 +128,9 @@ def write_results(
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise ValueError(f"result names must be unique; given twice: {doubled}")
+    commit = setup.get("commit")
+    if commit is not None and not A_COMMIT.fullmatch(commit):
+        raise ValueError(f"the setup's commit is that of the code: {commit!r}")
     text = json.dumps(
         {
             "script": script,

@@ -121,6 +121,7 @@ def test_the_setup_says_what_a_sceptic_asks(measured):
     )
     assert setup["last_backends"]["bfloat16/1/frame"]["frame_attention"] == "xla"
     assert "attention=None" in setup["rows"]["bfloat16/1"]
+    assert setup["parts"] == ["transfers", "stages", "streams"]
     for key in ("device", "jax", "processor", "xla_flags", "chips", "warm_up"):
         assert key in setup, key
 
@@ -188,6 +189,7 @@ def test_a_wrong_program_gets_no_times(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="wrong: bfloat16/1"):
         call(benchmark, out=str(out), **TINY | {"parts": ["stages", "streams"]})
     values = read_results(out)
+    assert read_record(out).setup["parts"] == []  # two were asked for
     assert values["error/bfloat16/1/picture"] > 0.1
     assert not [
         name for name in values if name.startswith(("frame_ms", "stage", "fps"))

@@ -12,6 +12,7 @@ from absl import flags
 from absl.testing import flagsaver
 from moving_blob import blob_clip, write_clip
 from noisy_model import CONFIG, noisy_params, save_noisy_model
+from PIL import Image
 
 from experiments import evaluate
 from mirage_jax import stream as streams
@@ -20,7 +21,7 @@ from mirage_jax.data.teachers import Style, find_style, shipped_styles
 from mirage_jax.evaluation import clips, streaming, summary
 from mirage_jax.evaluation.quality import Case, Plan, SizeBench
 from mirage_jax.evaluation.targets import loop_context, loop_index, make_targets
-from mirage_jax.results import read_results
+from mirage_jax.results import A_COMMIT, read_results
 from mirage_jax.stream import StreamConfig
 from mirage_jax.weights import Model
 
@@ -228,6 +229,9 @@ def test_script_from_files_to_files(tmp_path, model, monkeypatch, capsys, own_fl
     assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
     record = json.loads(out.read_text())
     assert record["setup"]["clips"] == ["blob:0"]
+    setup = record["setup"]
+    assert setup["commit_mode"] == "merged"
+    assert setup["commit"] is None or A_COMMIT.fullmatch(setup["commit"])
     assert list(record["setup"]["prompts"].values()) == asked
     values = read_results(out)
     assert values["check/psnr_over_source/sepia/64/1"] == 0
@@ -248,6 +252,8 @@ def test_script_from_files_to_files(tmp_path, model, monkeypatch, capsys, own_fl
         "quality_memory_64.jpg",
         "quality_procedural_64.jpg",
     ]
+    for path in (tmp_path / "pictures").iterdir():
+        assert Image.open(path).width < 700  # no wider than the page that shows it
 
 
 def test_script_refuses_in_one_line(tmp_path, own_flags):

@@ -16,8 +16,8 @@ FILES = [
     ROOT / "CITATION.cff",
 ]
 PAGES = [
-    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "ROADMAP")),
-    *(ROOT / f"{name}.md" for name in ("SECURITY", "CODE_OF_CONDUCT", "CHANGELOG")),
+    *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "ROADMAP", "SECURITY")),
+    ROOT / "CODE_OF_CONDUCT.md",
     ROOT / ".github" / "pull_request_template.md",
 ]
 FOLDERS = "experiments|configs|docs|scripts|tests|mirage_jax|pallas_kernels"
@@ -110,9 +110,5 @@ def test_the_citation_is_of_this_version() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_links_lead_somewhere(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    links = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", text)
-    assert not [link for link in links if not (page.parent / link).exists()]
-    if page.name not in ("README.md", "CHANGELOG.md"):
-        assert not missing(text)
+def test_a_page_names_what_exists(page: Path) -> None:
+    assert not missing(page.read_text(encoding="utf-8"))

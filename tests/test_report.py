@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -15,11 +16,19 @@ from experiments.page_block import insert, markers
 from mirage_jax.results import Result, write_results
 
 ROOT = Path(__file__).parent.parent
-RESULTS, PAGE, PICTURES = (
-    ROOT / "docs" / name for name in ("results", "report.md", "pictures")
-)
-EMPTY = "\n".join("\n".join(markers(f"report-{name}")) for name in script.PARTS)
+RESULTS, PICTURES = ROOT / script.RESULTS, ROOT / script.PICTURES
 A_MEASURE = re.compile(r"\d (?:dB|ms|us|µs|GiB|frames a second)\b")
+
+
+def text_of(name: str) -> str:
+    return (ROOT / script.PAGES[name].path).read_text(encoding="utf-8")
+
+
+def empty(name: str) -> str:
+    """A page that is nothing but its blocks."""
+    return "\n".join(
+        "\n".join(markers(f"{name}-{p}")) for p in script.PAGES[name].parts
+    )
 
 
 @pytest.fixture
@@ -29,36 +38,40 @@ def own_flags() -> None:
     flags.FLAGS.mark_as_parsed()
 
 
-def test_the_committed_report_is_that_of_the_committed_results() -> None:
-    page, figures = script.render(PAGE.read_text(encoding="utf-8"), RESULTS, "pictures")
+@pytest.mark.parametrize("name", script.PAGES)
+def test_a_committed_page_is_that_of_the_committed_results(name: str) -> None:
+    page, figures = script.render(name, text_of(name), RESULTS)
     told = "run: python -m experiments.report"
-    assert page == PAGE.read_text(encoding="utf-8"), told
+    assert page == text_of(name), told
     drawn = {
         path.name: path.read_text(encoding="utf-8")
-        for path in PICTURES.glob("report_*.svg")
+        for path in PICTURES.glob(f"{name}_*.svg")
     }
     assert drawn == figures, told
 
 
 def test_figures_are_small_and_shown() -> None:
-    page = PAGE.read_text(encoding="utf-8")
     for path in PICTURES.glob("report_*.svg"):
         assert path.stat().st_size < 20_000
-        assert f"](pictures/{path.name})" in page
+        assert f"](pictures/{path.name})" in text_of("report")
         ElementTree.parse(path)
 
 
-def test_the_text_between_the_blocks_states_no_measured_number() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    for name in script.PARTS:
-        page = insert(page, f"report-{name}", "")
+@pytest.mark.parametrize("name", ["report", "results", "readme"])
+def test_the_text_between_the_blocks_states_no_measured_number(name: str) -> None:
+    page = text_of(name)
+    for block in script.PAGES[name].parts:
+        page = insert(page, f"{name}-{block}", "")
     assert not A_MEASURE.search(page)
     assert A_MEASURE.search("a pass takes 1.93 ms")
 
 
 def test_what_is_not_measured_is_named_with_its_script(tmp_path: Path) -> None:
-    page, figures = script.render(EMPTY, tmp_path, "pictures")
-    assert not figures and "](pictures/" not in page
+    page = ""
+    for each in script.PAGES:
+        text, figures = script.render(each, empty(each), tmp_path)
+        assert not figures and "](pictures/" not in text
+        page += text
     named = re.findall(r"no file yet; `python -m experiments\.([\w.]+)", page)
     assert {"drift", "heal", "benchmark", "peers.bench"} <= set(named)
     for name in named:
@@ -68,7 +81,7 @@ def test_what_is_not_measured_is_named_with_its_script(tmp_path: Path) -> None:
 def put(folder: Path, name: str, setup: dict, values: dict[str, float]) -> None:
     setup = {"device": "a card", "jax": "0.0.0"} | setup
     results = [Result(path, value, "") for path, value in values.items()]
-    write_results(folder / name, "a script", setup, results)
+    write_results(folder / name, "experiments/drift.py", setup, results)
 
 
 def test_files_that_come_later_fill_their_blocks(tmp_path: Path) -> None:
@@ -87,7 +100,7 @@ def test_files_that_come_later_fill_their_blocks(tmp_path: Path) -> None:
     put(tmp_path, "benchmark_a_b.json", {}, frame | {"missed/int8/2/16_ms": 0})
     rival = {f"rival_ms/torch_dit/{name}": value for name, value in times.items()}
     put(tmp_path, "rivals_a_b.json", {}, rival | {"parameters/torch_dit": 1})
-    page, figures = script.render(EMPTY, tmp_path, "pictures")
+    page, figures = script.render("report", empty("report"), tmp_path)
     file = "[drift](results/drift.json)"
     for row in (
         f"| {file} | merged/1 | 10000 | 0.010 | -0.070 | 0.090 | -0.31 |  | 1 of 1 |",
@@ -102,15 +115,22 @@ def test_files_that_come_later_fill_their_blocks(tmp_path: Path) -> None:
     assert "lagged/1" in figures["report_drift.svg"]
 
 
-def test_a_stale_page_fails_and_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture, own_flags: None
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A repository of result files and empty pages."""
+    shutil.copytree(RESULTS, tmp_path / script.RESULTS)
+    for name, page in script.PAGES.items():
+        (tmp_path / page.path).write_text(empty(name))
+    return tmp_path
+
+
+def test_stale_pages_fail_and_are_written(
+    tree: Path, capsys: pytest.CaptureFixture, own_flags: None
 ) -> None:
-    page, pictures = tmp_path / "report.md", tmp_path / "pictures"
-    page.write_text(EMPTY)
+    pictures = tree / script.PICTURES
     pictures.mkdir()
     (pictures / "report_gone.svg").touch()
-    settings = {"results": str(RESULTS), "page": str(page), "pictures": str(pictures)}
-    with flagsaver.flagsaver(**settings):
+    with flagsaver.flagsaver(root=str(tree)):
         with flagsaver.flagsaver(check=True), pytest.raises(SystemExit) as left:
             script.main(["report"])
         assert "run: python -m experiments.report" in str(left.value)
@@ -118,14 +138,17 @@ def test_a_stale_page_fails_and_is_written(
         assert not (pictures / "report_gone.svg").exists()
         with flagsaver.flagsaver(check=True):
             script.main(["report"])
+        put(tree / script.RESULTS, "drift.json", {"modes": [], "styles": {}}, {})
+        with flagsaver.flagsaver(check=True), pytest.raises(SystemExit) as left:
+            script.main(["report"])
     assert "blocks" in capsys.readouterr().out
 
 
-def test_a_page_without_a_block_is_refused(tmp_path: Path, own_flags: None) -> None:
-    page = tmp_path / "report.md"
-    page.write_text("# Report\n")
-    for name, message in ((page, "report-quality:begin"), ("gone.md", "gone.md")):
-        with flagsaver.flagsaver(page=str(name)), pytest.raises(SystemExit) as left:
+def test_a_page_without_a_block_is_refused(tree: Path, own_flags: None) -> None:
+    readme = tree / "README.md"
+    for page, message in (("# Mirage\n", "readme-quality:begin"), (None, "README.md")):
+        readme.unlink() if page is None else readme.write_text(page)
+        with flagsaver.flagsaver(root=str(tree)), pytest.raises(SystemExit) as left:
             script.main(["report"])
         assert message in str(left.value) and "\n" not in str(left.value)
 

@@ -52,6 +52,8 @@ def test_bad_results_are_refused(tmp_path):
     path = tmp_path / "numbers.json"
     with pytest.raises(ValueError, match="given twice"):
         write_results(path, "x", {}, [Result("a", 1.0, "1")] * 2)
+    with pytest.raises(ValueError, match="'merged'"):
+        write_results(path, "x", {"commit": "merged"}, [])
     assert not path.exists()
     with pytest.raises(MirageError, match="cannot read"):
         read_results(path)

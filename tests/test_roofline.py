@@ -74,6 +74,7 @@ def test_floors_are_written_and_printed(tmp_path, capsys):
     below = [v for k, v in found.items() if k.startswith("floor_ms/rtx3090/pass/")]
     assert sum(below) == pytest.approx(found["floor_ms/rtx3090/pass"])
     setup = json.loads(out.read_text())["setup"]
+    assert setup["commit_mode"] == "merged" and setup["date"] and "command" in setup
     assert setup["bound"]["pass/commit"] == "memory"
     assert setup["chip"]["sources"] and setup["precision"] == "int8"
     printed = capsys.readouterr().out

@@ -27,7 +27,7 @@ def test_a_committed_floor_is_what_is_counted_now(path: Path) -> None:
         side,
         side,
         setup["steps"],
-        setup["commit"],
+        setup["commit_mode"],
         setup["streams"],
         eight_bit=EIGHT_BIT.get(setup["precision"]),
     )
