@@ -40,9 +40,9 @@ from mirage_jax.training.denoiser import (
     make_denoiser_loss,
     style_names,
 )
-from mirage_jax.training.loop import init_state, make_step
 from mirage_jax.training.mesh import MeshConfig, copied, make_mesh, place, split
 from mirage_jax.training.optimiser import TrainConfig
+from mirage_jax.training.step import init_state, make_step
 from mirage_jax.training.work import StepWork, clip_work
 
 _MODEL = flags.DEFINE_string("model", "lsd_880m", "A size in mirage_jax.config.MODELS.")

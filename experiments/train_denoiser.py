@@ -45,7 +45,7 @@ from mirage_jax.training.denoiser import (
 )
 from mirage_jax.training.history import HistoryAugmentation
 from mirage_jax.training.hosts import HostsConfig, join, leads
-from mirage_jax.training.loop import LossFn, train
+from mirage_jax.training.loop import train
 from mirage_jax.training.mesh import MeshConfig, make_mesh
 from mirage_jax.training.optimiser import TrainConfig
 from mirage_jax.training.prompts import (
@@ -54,6 +54,7 @@ from mirage_jax.training.prompts import (
     sample_prompts,
 )
 from mirage_jax.training.rollout import RollOut, make_rollout_loss, parse_mode
+from mirage_jax.training.step import LossFn
 from mirage_jax.training.vgg import load_vgg
 from mirage_jax.training.work import SampleWork, clip_work
 from mirage_jax.weights import load_codec, load_weights, save_weights

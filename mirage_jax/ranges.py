@@ -1,9 +1,29 @@
 """Settings, held against what they may be."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from mirage_jax.errors import MirageError
+
+
+def check_names(
+    settings: type, values: Mapping[str, Any], reader: str, example: str
+) -> None:
+    """Raises MirageError where a config's names are not a dataclass's fields.
+
+    Args:
+      settings: the dataclass.
+      values: the config's, by name.
+      reader: who takes such a config.
+      example: a config that has all the names.
+    """
+    names = {field.name for field in fields(settings)}
+    if wrong := sorted(names.symmetric_difference(values)):
+        raise MirageError(
+            f"this config is not one for {reader}: {', '.join(wrong)} unknown or "
+            f"missing; compare {example}"
+        )
 
 
 def check_ranges(settings: object, ranges: Mapping[str, tuple[float, float]]) -> None:

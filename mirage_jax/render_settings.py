@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mirage_jax.errors import MirageError
 from mirage_jax.precision import fields_of
-from mirage_jax.ranges import check_ranges
+from mirage_jax.ranges import check_names, check_ranges
 from mirage_jax.schedule import PromptSchedule, parse_schedule
 from mirage_jax.stream import StreamConfig
 from mirage_jax.text import check_prompt
@@ -67,12 +67,7 @@ class RenderSettings:
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> RenderSettings:
         """Builds settings from a config's values; unknown and missing names fail."""
-        names = {field.name for field in fields(cls)}
-        if wrong := sorted(names.symmetric_difference(values)):
-            raise MirageError(
-                f"this config is not one for main.py: {', '.join(wrong)} unknown or "
-                "missing; compare configs/render.py"
-            )
+        check_names(cls, values, reader="main.py", example="configs/render.py")
         return cls(**values)
 
     def prompts(self) -> PromptSchedule:

@@ -10,8 +10,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from moving_blob import blob_clip, write_clip
-from noisy_model import save_noisy_model
-from toy_model import MODEL, SIDE, params, play, prompts, settings
+from toy_model import MODEL, SIDE, params, play, prompts, save_model, settings
 
 from experiments import drift as script
 from experiments import long_streams
@@ -88,7 +87,7 @@ def own_flags():
 
 
 def test_script_from_files_to_files(tmp_path, monkeypatch, capsys, own_flags):
-    save_noisy_model(tmp_path / "model", params())
+    save_model(tmp_path / "model")
     (tmp_path / "clips").mkdir()
     write_clip(tmp_path / "clips" / "blob.mp4", blob_clip(PERIOD))
 

@@ -11,8 +11,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from moving_blob import blob_clip, write_clip
-from noisy_model import CONFIG, noisy_params, save_noisy_model
 from PIL import Image
+from toy_model import MODEL, SIDE, params, prompts, save_model, settings, start
 
 from experiments import evaluate
 from mirage_jax import stream as streams
@@ -22,30 +22,29 @@ from mirage_jax.evaluation import clips, streaming, summary
 from mirage_jax.evaluation.quality import Case, Plan, SizeBench
 from mirage_jax.evaluation.targets import loop_context, loop_index, make_targets
 from mirage_jax.results import A_COMMIT, read_results
-from mirage_jax.stream import StreamConfig
 from mirage_jax.weights import Model
 
-SIDE, LENGTH = 64, 16
+LENGTH = 16
 
 
 @pytest.fixture(scope="module")
 def model():
-    return Model(CONFIG, noisy_params(), "0" * 64)
+    return Model(MODEL, params(), "0" * 64)
 
 
 @pytest.fixture(scope="module")
 def bench(model):
     styles = [find_style(name, shipped_styles()) for name in ("sepia", "signal_loss")]
     plan = Plan(
-        stream=StreamConfig(dtype="float32", unroll=False),
+        stream=settings(),
         length=LENGTH,
         steps=(1, 2),
         long_steps=(2,),
         long_frames=2 * LENGTH + 1,
         batch=2,
     )
-    prompts = np.random.default_rng(0).normal(size=(2, TEXT_WIDTH)).astype(np.float32)
-    return SizeBench(model, plan, styles, prompts, SIDE, jax.devices()[0])
+    words = np.asarray(prompts(2))
+    return SizeBench(model, plan, styles, words, SIDE, jax.devices()[0])
 
 
 CASES = [Case(0, 0), Case(1, 0)]
@@ -58,16 +57,15 @@ def scores(bench):
 
 def test_scores_are_those_of_the_stream_frame_by_frame(bench, scores, model):
     frames = jnp.asarray(blob_clip(LENGTH))
-    stream = dataclasses.replace(bench.plan.stream, height=SIDE, width=SIDE, batch=2)
+    stream = settings(batch=2)
     key = jax.random.key(bench.plan.seed)
-    prompts = jnp.asarray(bench.prompts)
-    state = streams.open_stream(model.params, CONFIG, stream, prompts, key)
+    state = start(stream, bench.plan.seed)
     index = jnp.arange(LENGTH, dtype=jnp.int32)
     source, target = jax.jit(make_targets(bench.styles[0]))(frames, index, key)
     np.testing.assert_array_equal(source, frames)
     # The other stream of the batch sees another clip and must not matter.
     pair = jnp.stack([source, source[::-1]], axis=1)
-    scan = streams.make_scan(CONFIG, stream)
+    scan = streams.make_scan(MODEL, stream)
     _, styled = scan(model.params, state, pair)
     error = np.asarray(styled[:, 0], float) - np.asarray(target)
     psnr = 10 * np.log10(255**2 / np.mean(error**2, axis=(1, 2, 3)))
@@ -194,7 +192,7 @@ def own_flags():
 
 def test_script_from_files_to_files(tmp_path, model, monkeypatch, capsys, own_flags):
     folder = tmp_path / "model"
-    save_noisy_model(folder, model.params)
+    save_model(folder)
     (tmp_path / "clips").mkdir()
     write_clip(tmp_path / "clips" / "blob.mp4", blob_clip(LENGTH))
     asked = []
@@ -205,7 +203,7 @@ def test_script_from_files_to_files(tmp_path, model, monkeypatch, capsys, own_fl
 
     monkeypatch.setattr(evaluate, "encode_text", encode)
     out = tmp_path / "quality.json"
-    settings = {
+    given = {
         "model": str(folder),
         "clips": str(tmp_path / "clips"),
         "sizes": [SIDE],
@@ -220,7 +218,7 @@ def test_script_from_files_to_files(tmp_path, model, monkeypatch, capsys, own_fl
         "strict": True,
         "profile_dir": str(tmp_path / "profile"),
     }
-    with flagsaver.flagsaver(**settings), pytest.raises(SystemExit) as left:
+    with flagsaver.flagsaver(**given), pytest.raises(SystemExit) as left:
         evaluate.main(["evaluate"])
     assert left.value.code == 1  # a random model clears no bar
     printed = capsys.readouterr().out

@@ -9,7 +9,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from moving_blob import blob_clip, write_clip
-from noisy_model import noisy_params, save_noisy_model
+from toy_model import save_model
 
 from experiments import kernel_quality
 from mirage_jax.errors import MirageError
@@ -20,9 +20,9 @@ from pallas_kernels.device import Device
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model with noise everywhere, for fresh ones begin with zeros, and a clip."""
+    """A model and a clip."""
     folder = tmp_path_factory.mktemp("kernel_quality")
-    save_noisy_model(folder / "model", noisy_params())
+    save_model(folder / "model")
     (folder / "clips").mkdir()
     write_clip(folder / "clips" / "blob.mp4", blob_clip(16))
     return folder

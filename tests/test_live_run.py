@@ -10,22 +10,14 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from render_fakes import small_model
-
-from mirage_jax.weights import save_weights
+from toy_model import save_model
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_serves_until_a_signal(tmp_path):
     """Ctrl-C while the model is compiled, and SIGTERM when it runs."""
-    model = small_model()
-    for name in ("codec", "denoiser"):
-        save_weights(
-            tmp_path / f"{name}.safetensors",
-            model.params[name],
-            getattr(model.config, name),
-        )
+    save_model(tmp_path)
     begin_and_end(tmp_path, signal.SIGINT, wait_until_ready=False)
     begin_and_end(tmp_path, signal.SIGTERM, wait_until_ready=True)
 

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from render_fakes import NO_MODEL, Negative, encode, small_model
+from render_fakes import NO_MODEL, Negative, encode
+from toy_model import save_model
 from video_clips import counting, read_all, write_clip
 
 from configs import demo
@@ -18,7 +19,6 @@ from mirage_jax import cli as main
 from mirage_jax.live.settings import LiveSettings
 from mirage_jax.render import render
 from mirage_jax.render_settings import RenderSettings
-from mirage_jax.weights import save_weights
 
 ROOT = Path(__file__).parent.parent
 
@@ -130,13 +130,7 @@ def test_flags_that_do_not_fit_are_one_line():
 
 def test_ctrl_c_reaches_a_running_command(tmp_path):
     """A real signal while frames are being made."""
-    model = small_model()
-    for name in ("codec", "denoiser"):
-        save_weights(
-            tmp_path / "m" / f"{name}.safetensors",
-            model.params[name],
-            getattr(model.config, name),
-        )
+    save_model(tmp_path / "m")
     out = tmp_path / "out"
     # A shell's & makes its command ignore Ctrl-C, and a child inherits that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

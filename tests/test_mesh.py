@@ -24,9 +24,9 @@ from mirage_jax.config import MODELS
 from mirage_jax.errors import MirageError
 from mirage_jax.training.checkpoint import Checkpoints
 from mirage_jax.training.hosts import HostsConfig, join
-from mirage_jax.training.loop import init_state
 from mirage_jax.training.mesh import SMALL, MeshConfig, make_mesh, split_axis
 from mirage_jax.training.optimiser import TrainConfig
+from mirage_jax.training.step import init_state
 from mirage_jax.training.work import SampleWork, StepWork, clip_work
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -128,7 +128,8 @@ def test_splitting_changes_where_arrays_lie_and_nothing_else():
         import jax, jax.numpy as jnp, numpy as np
         from test_training_loop import CONFIG
         from mirage_jax.training.checkpoint import Checkpoints
-        from mirage_jax.training import loop, mesh as meshes
+        from mirage_jax.training import mesh as meshes
+        from mirage_jax.training.step import init_state, make_step
 
         meshes.SMALL = 64
         config = dataclasses.replace(CONFIG, optimiser="muon", steps=4)
@@ -152,9 +153,9 @@ def test_splitting_changes_where_arrays_lie_and_nothing_else():
 
         found = []
         for mesh in (copied, split):
-            state = loop.init_state(config, params)
+            state = init_state(config, params)
             state = meshes.place(state, meshes.split(state, mesh))
-            step = loop.make_step(config, loss, state, mesh)
+            step = make_step(config, loss, state, mesh)
             for _ in range(3):
                 state, metrics = step(state, data, np.float32(0.1))
             found.append((state, metrics))
@@ -180,13 +181,13 @@ def test_splitting_changes_where_arrays_lie_and_nothing_else():
             for number, mesh in enumerate((one, split, one), start=3):
                 checkpoints.save(number, b, 1.0)
                 checkpoints.wait()
-                state, _ = checkpoints.restore(loop.init_state(config, params))
+                state, _ = checkpoints.restore(init_state(config, params))
                 state = meshes.place(state, meshes.split(state, mesh))
                 assert int(state.step) == number
                 for x, y in zip(jax.tree.leaves(b.opt_state),
                                 jax.tree.leaves(state.opt_state)):
                     np.testing.assert_array_equal(x, y)
-                b, told_b = loop.make_step(config, loss, state, mesh)(state, data, rate)
+                b, told_b = make_step(config, loss, state, mesh)(state, data, rate)
                 assert np.isfinite(told_b["loss"])
             checkpoints.close()
         print("equal")

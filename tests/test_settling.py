@@ -9,8 +9,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from moving_blob import blob_clip, write_clip
-from noisy_model import save_noisy_model
-from toy_model import MODEL, SIDE, frames, params, play, settings
+from toy_model import MODEL, SIDE, frames, play, save_model, settings
 
 from experiments import heal, long_streams, steering
 from mirage_jax.config import TEXT_WIDTH
@@ -65,7 +64,7 @@ def files(tmp_path, monkeypatch):
     for module in (long_streams, heal, steering):
         importlib.reload(module)
     flags.FLAGS.mark_as_parsed()
-    save_noisy_model(tmp_path / "model", params())
+    save_model(tmp_path / "model")
     (tmp_path / "clips").mkdir()
     write_clip(tmp_path / "clips" / "blob.mp4", blob_clip(PERIOD))
 

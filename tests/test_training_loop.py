@@ -20,7 +20,7 @@ from PIL import Image
 
 from mirage_jax.errors import MirageError
 from mirage_jax.training.checkpoint import Checkpoints
-from mirage_jax.training.loop import TrainState, init_state, train
+from mirage_jax.training.loop import train
 from mirage_jax.training.optimiser import (
     MUON_UPDATE,
     TrainConfig,
@@ -28,6 +28,7 @@ from mirage_jax.training.optimiser import (
     optimiser,
 )
 from mirage_jax.training.signals import StopSignal
+from mirage_jax.training.step import TrainState, init_state
 
 CONFIG = TrainConfig(
     steps=6,
@@ -364,6 +365,7 @@ def test_two_devices_average_their_gradients():
         from test_training_loop import CONFIG, DATA, PARAMS, loss
         from mirage_jax.training import loop
         from mirage_jax.training.optimiser import learning_rate_at, optimiser
+        from mirage_jax.training.step import init_state
         import dataclasses
         assert jax.local_device_count() == 2
         config = dataclasses.replace(CONFIG, steps=2)
@@ -371,7 +373,7 @@ def test_two_devices_average_their_gradients():
             found = loop.train(folder, config, PARAMS, [loss], lambda s: 0, DATA)
         assert len(found.params["w"].devices()) == 1
         # The same by hand, on one device.
-        tx, state = optimiser(config), loop.init_state(config, PARAMS)
+        tx, state = optimiser(config), init_state(config, PARAMS)
         params, memory = state.params, state.opt_state
         gradient = jax.jit(jax.grad(loss, has_aux=True))
         for step in range(2):

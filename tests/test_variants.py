@@ -9,8 +9,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from moving_blob import blob_clip, write_clip
-from noisy_model import save_noisy_model
-from toy_model import SIDE, params
+from toy_model import SIDE, save_model
 
 from experiments import long_streams
 from experiments import variants as script
@@ -98,7 +97,7 @@ def test_the_script_writes_what_it_found(tmp_path, monkeypatch, own_flags):
     monkeypatch.setattr(
         long_streams, "encode_text", lambda texts: np.ones((len(texts), TEXT_WIDTH))
     )
-    save_noisy_model(tmp_path / "model", params())
+    save_model(tmp_path / "model")
     (tmp_path / "clips").mkdir()
     write_clip(tmp_path / "clips" / "blob.mp4", blob_clip(PERIOD))
     settings = {

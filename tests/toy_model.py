@@ -6,6 +6,7 @@ hold: the weights here are shaken. Programs are compiled once for all tests of a
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from mirage_jax.config import MODELS
 from mirage_jax.denoiser import init_denoiser
 from mirage_jax.device_weights import device_weights
 from mirage_jax.stream import StreamConfig, StreamState, make_step, open_stream
+from mirage_jax.weights import save_weights
 
 MODEL = MODELS["test"]
 RING = MODEL.denoiser.ring
@@ -52,6 +54,12 @@ def params() -> dict[str, Any]:
         "codec": lively(jax.eval_shape(lambda: init_codec(key, MODEL.codec)), 1),
         "denoiser": lively(jax.eval_shape(lambda: init_denoiser(key, MODEL)), 2),
     }
+
+
+def save_model(folder: Path) -> None:
+    """Writes `params()` as the folder of a model, which scripts take."""
+    for name, tree in params().items():
+        save_weights(folder / f"{name}.safetensors", tree, getattr(MODEL, name))
 
 
 @functools.cache

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from mirage_jax.errors import MirageError
 from mirage_jax.live.limits import LiveLimits
 from mirage_jax.live.shared import is_key
 from mirage_jax.precision import fields_of
-from mirage_jax.ranges import check_ranges
+from mirage_jax.ranges import check_names, check_ranges
 from mirage_jax.stream import StreamConfig
 from mirage_jax.text import check_prompt
 from mirage_jax.video.frame_size import check_fit, parse_size
@@ -131,12 +131,7 @@ class LiveSettings:
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> LiveSettings:
         """Builds settings from a config's values; unknown and missing names fail."""
-        names = {field.name for field in fields(cls)}
-        if wrong := sorted(names.symmetric_difference(values)):
-            raise MirageError(
-                f"this config is not one for a live server: {', '.join(wrong)} unknown "
-                "or missing; compare configs/live.py"
-            )
+        check_names(cls, values, reader="a live server", example="configs/live.py")
         return cls(**values)
 
     @property

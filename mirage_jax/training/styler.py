@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from mirage_jax.data.store import FrameStore, sample_clips, sample_paths
 from mirage_jax.errors import MirageError
 from mirage_jax.styler import NEURAL_STYLES, StylerParams, styler_apply
-from mirage_jax.training.loop import LossFn
+from mirage_jax.training.step import LossFn
 from mirage_jax.training.vgg import STYLE_LAYERS, Features, features, gram
 
 Grams = dict[str, Float[Array, "styles C C"]]
