@@ -1,5 +1,7 @@
 """A device without JAX, a sink that keeps everything, and a clock that stands still."""
 
+import threading
+
 import numpy as np
 
 from mirage_jax.live.client import SourceFrame
@@ -22,6 +24,8 @@ class FakeDevice:
     before a stream is right, and after an error it has to be opened again.
     """
 
+    steps = 1
+
     def __init__(self, seats=2, clock=None, seconds=0.0, side=SIDE):
         self.seats, self.height, self.width = seats, side, side
         self.clock, self.seconds = clock, seconds
@@ -31,6 +35,10 @@ class FakeDevice:
         self.sick = set()  # seats whose next picture is not healthy
         self.error = None  # raised by the next step
         self.open_error = None
+        self.compiled = threading.Event()  # whether preparing ends
+        self.compiled.set()
+        self.prepare_error = None
+        self.used = []  # steps of every frame
 
     def open(self, progress):
         self.calls.append("open")
@@ -48,7 +56,13 @@ class FakeDevice:
         self.calls.append(("prompt", *np.flatnonzero(chosen).tolist()))
         self.prompts[chosen] = prompts[chosen, 0]
 
-    def step(self, images, arrived):
+    def prepare(self, steps):
+        assert self.compiled.wait(10)
+        if self.prepare_error:
+            raise self.prepare_error
+
+    def step(self, images, arrived, steps):
+        self.used.append(steps)
         if self.clock is not None:
             self.clock.now += self.seconds
         if self.error:

@@ -18,6 +18,8 @@ from mirage_jax.live.protocol import (
     SourcePicture,
     State,
     Statistics,
+    Steps,
+    Strength,
     Style,
     StyledPicture,
     encode,
@@ -97,6 +99,53 @@ def test_a_blend_lies_between_two_prompts():
     asyncio.run(play())
 
 
+def test_strength_holds_for_what_comes_and_begins_as_the_config_says():
+    async def play():
+        async with running(strength=0.5) as server, server.viewer() as viewer:
+            await viewer.next(State, state="ready")
+
+            async def shown_until(value):
+                async with asyncio.timeout(10):
+                    shown = -9
+                    while abs(shown - value) > 1:
+                        await viewer.show(0)
+                        shown = brightness(await viewer.next(StyledPicture))
+
+            await shown_until(FIRST / 2)
+            await viewer.send(Prompt("x" * 100))
+            await shown_until(50)
+            await viewer.send(Strength(0.1))
+            await shown_until(10)
+            await viewer.send(Reset())
+            await viewer.send(Blend("x" * 100, "y" * 200, 1.0))
+            await shown_until(20)
+            await viewer.send(Strength(1))
+            await shown_until(200)
+
+    asyncio.run(play())
+
+
+def test_steps_are_those_that_the_server_offers():
+    async def play():
+        async with running(most_steps=2) as server, server.viewer() as viewer:
+            await viewer.next(State, state="ready")
+            async with server.http.get(server.url + "styles.json") as answer:
+                listed = await answer.json()
+            assert (listed["steps"], listed["step_choices"]) == (1, [1, 2])
+            await viewer.send(Steps(4))
+            told = await viewer.next(State, state="ready")
+            assert told.detail.startswith("this server takes 1 or 2 steps")
+            await viewer.send(Steps(2))
+            async with asyncio.timeout(10):
+                while server.engine.steps != 2:
+                    await viewer.show(0)
+                    await viewer.next(StyledPicture)
+            assert (await viewer.next(Statistics)).steps in (1, 2)
+            assert (await viewer.next(Statistics)).steps == 2
+
+    asyncio.run(play())
+
+
 def test_busy_house_then_a_free_seat():
     async def play():
         async with running(seats=1) as server:
@@ -125,6 +174,8 @@ BAD: dict[str, tuple[list, str]] = {
     "long": ([Hello("secret"), Prompt("x" * 501)], "more than 500 characters"),
     "long blend": ([Hello("secret"), Blend("a", "x" * 501, 0.5)], "more than 500"),
     "amount": ([Hello("secret"), Blend("a", "b", 1.5)], "amount must be from 0 to 1"),
+    "strength": ([Hello("secret"), Strength(-0.1)], "amount must be from 0 to 1"),
+    "no number": ([Hello("secret"), b'\x09\x01{"amount": NaN}'], "not a finite"),
     "gif": ([Hello("secret"), SourcePicture(1, 0, jpeg(9, kind="GIF"))], "no JPEG"),
     "large": ([Hello("secret"), SourcePicture(1, 0, jpeg(9, 80))], "80x80 has more"),
     "cut": ([Hello("secret"), SourcePicture(1, 0, jpeg(9, 60)[:300])], "damaged"),
@@ -252,6 +303,7 @@ def test_page_and_its_files_need_nothing_from_elsewhere():
             async with server.http.get(server.url + "styles.json") as answer:
                 listed = await answer.json()
             assert len(listed["styles"]) == 16
+            assert listed["strength"] == 1
             assert listed["prompt"] in [style["prompt"] for style in listed["styles"]]
 
     asyncio.run(play())
