@@ -1,10 +1,16 @@
-"""A device without JAX, a sink that keeps everything, and a clock that stands still."""
+"""A device without JAX, a sink that keeps everything, and a clock that stands still.
+
+And an engine of all three, moved by hand.
+"""
 
 import threading
+import time
 
 import numpy as np
 
 from mirage_jax.live.client import SourceFrame
+from mirage_jax.live.engine import Engine
+from mirage_jax.live.limits import LiveLimits
 
 SIDE = 8
 
@@ -103,3 +109,25 @@ def source(value, sequence=0, captured=0.0):
 
 def prompt(value=0):
     return np.full(384, value, np.float32)
+
+
+class Stage:
+    """An engine that is moved by hand."""
+
+    def __init__(self, seats=2, seconds=0.0, **limits):
+        self.clock = Clock()
+        self.device = FakeDevice(seats, self.clock, seconds)
+        self.engine = Engine(self.device, LiveLimits(**limits), clock=self.clock)
+        self.engine.warm_up()
+        self.device.calls.clear()
+
+    def join(self, words=0):
+        sink = Keeper()
+        return self.engine.join(sink, prompt(words)), sink
+
+
+def wait_for(condition, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)

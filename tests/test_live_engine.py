@@ -1,11 +1,10 @@
 """The engine without a device and without a network."""
 
 import threading
-import time
 
 import numpy as np
 import pytest
-from live_fakes import Clock, FakeDevice, Keeper, prompt, source
+from live_fakes import FakeDevice, Keeper, Stage, prompt, source, wait_for
 
 from mirage_jax.errors import MirageError
 from mirage_jax.live.engine import BusyError, Engine
@@ -13,21 +12,6 @@ from mirage_jax.live.governor import Governor
 from mirage_jax.live.limits import LiveLimits
 from mirage_jax.live.mailbox import Mailbox
 from mirage_jax.live.seats import Seats
-
-
-class Stage:
-    """An engine that is moved by hand."""
-
-    def __init__(self, seats=2, seconds=0.0, **limits):
-        self.clock = Clock()
-        self.device = FakeDevice(seats, self.clock, seconds)
-        self.engine = Engine(self.device, LiveLimits(**limits), clock=self.clock)
-        self.engine.warm_up()
-        self.device.calls.clear()
-
-    def join(self, words=0):
-        sink = Keeper()
-        return self.engine.join(sink, prompt(words)), sink
 
 
 def test_newest_frame_wins_and_drops_are_counted():
@@ -139,113 +123,6 @@ def test_prompt_and_reset_reach_one_stream_before_its_next_frame():
     assert stage.device.calls.count(("renew", 0)) == 1
 
 
-def test_strength_scales_this_prompt_and_all_that_come_and_outlives_a_reset():
-    stage = Stage()
-    (a, seen_a), (b, seen_b) = stage.join(100), stage.join(100)
-
-    def both():
-        for client in (a, b):
-            stage.engine.offer(client, source(1))
-        stage.engine.turn()
-
-    both()
-    stage.engine.set_strength(a, 0.5)
-    both()
-    stage.engine.set_prompt(a, prompt(40))
-    both()
-    stage.engine.reset(a)
-    both()
-    assert seen_a.values == [101, 52, 23, 21]
-    assert seen_b.values == [101, 102, 103, 104]
-
-
-def test_a_client_joins_with_the_strength_that_it_is_given():
-    stage = Stage()
-    sink = Keeper()
-    client = stage.engine.join(sink, prompt(100), 0.25)
-    stage.engine.offer(client, source(1))
-    stage.engine.turn()
-    assert sink.values == [26]
-
-
-def turn(stage, *clients):
-    """One turn; the steps that it took."""
-    for client in clients:
-        stage.engine.offer(client, source(1))
-    stage.engine.turn()
-    assert stage.engine.steps == stage.device.used[-1]
-    return stage.engine.steps
-
-
-def turn_until(stage, steps, *clients):
-    wait_for(lambda: turn(stage, *clients) == steps)
-
-
-def test_the_most_eager_client_decides_how_many_steps_all_take():
-    stage = Stage()
-    (a, _), (b, _) = stage.join(), stage.join()
-    assert turn(stage, a, b) == 1
-    stage.engine.set_steps(b, 2)
-    turn_until(stage, 2, a, b)
-    stage.engine.set_steps(a, 4)
-    turn_until(stage, 4, a, b)
-    stage.engine.set_steps(a, 1)
-    assert turn(stage, a, b) == 2  # what is compiled is there at once
-    assert turn(stage, a) == 2  # also while the other has no frame
-    stage.engine.leave(b)
-    assert turn(stage, a) == 1
-
-
-def test_frames_go_on_while_other_steps_are_compiled():
-    stage = Stage()
-    client, sink = stage.join()
-    stage.device.compiled.clear()
-    stage.engine.set_steps(client, 4)
-    assert [turn(stage, client) for _ in range(3)] == [1, 1, 1]
-    stage.device.compiled.set()
-    turn_until(stage, 4, client)
-    assert sink.values == list(range(1, len(sink.frames) + 1))
-
-
-def test_an_engine_has_not_stopped_while_something_is_compiled():
-    stage = Stage()
-    client, _ = stage.join()
-    stage.device.compiled.clear()
-    stage.engine.set_steps(client, 4)
-    turn(stage, client)
-    assert not stage.engine.stop(0)
-    stage.device.compiled.set()
-    wait_for(lambda: stage.engine.stop(0))
-
-
-def test_steps_that_cannot_be_compiled_are_told_once_and_frames_go_on():
-    stage = Stage()
-    (a, seen_a), (b, seen_b) = stage.join(), stage.join()
-    stage.device.prepare_error = RuntimeError("no memory")
-    stage.engine.set_steps(b, 4)
-    turn(stage, a, b)
-    wait_for(lambda: "4 steps could not be compiled" in seen_b.states[-1][1])
-    told = len(seen_b.states)
-    stage.device.prepare_error = None
-    assert [turn(stage, a, b) for _ in range(3)] == [1, 1, 1]
-    assert (len(seen_b.states), len(seen_a.states)) == (told, 1)
-    stage.engine.set_steps(a, 2)  # others can still be had
-    turn_until(stage, 2, a, b)
-
-
-def test_time_of_a_step_is_measured_anew_when_its_passes_change():
-    stage = Stage(seconds=0.1)
-    client, _ = stage.join()
-    for _ in range(5):
-        turn(stage, client)
-    stage.engine.set_steps(client, 2)
-    turn_until(stage, 2, client)
-    stage.device.seconds = 0.4
-    stage.engine.set_steps(client, 1)
-    turn(stage, client)
-    assert stage.engine.governor.step_seconds == pytest.approx(0.4)
-
-
 def test_full_house_is_busy_until_somebody_leaves():
     stage = Stage(seats=1)
     client, _ = stage.join()
@@ -324,13 +201,6 @@ def test_frames_pass_through_while_warming():
     engine.offer(client, source(5))
     engine.turn()
     assert sink.values == [77, 5]
-
-
-def wait_for(condition, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 @pytest.fixture

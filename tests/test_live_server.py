@@ -18,7 +18,6 @@ from mirage_jax.live.protocol import (
     SourcePicture,
     State,
     Statistics,
-    Steps,
     Strength,
     Style,
     StyledPicture,
@@ -95,53 +94,6 @@ def test_a_blend_lies_between_two_prompts():
                     while abs(shown - value) > 1:
                         await viewer.show(0)
                         shown = brightness(await viewer.next(StyledPicture))
-
-    asyncio.run(play())
-
-
-def test_strength_holds_for_what_comes_and_begins_as_the_config_says():
-    async def play():
-        async with running(strength=0.5) as server, server.viewer() as viewer:
-            await viewer.next(State, state="ready")
-
-            async def shown_until(value):
-                async with asyncio.timeout(10):
-                    shown = -9
-                    while abs(shown - value) > 1:
-                        await viewer.show(0)
-                        shown = brightness(await viewer.next(StyledPicture))
-
-            await shown_until(FIRST / 2)
-            await viewer.send(Prompt("x" * 100))
-            await shown_until(50)
-            await viewer.send(Strength(0.1))
-            await shown_until(10)
-            await viewer.send(Reset())
-            await viewer.send(Blend("x" * 100, "y" * 200, 1.0))
-            await shown_until(20)
-            await viewer.send(Strength(1))
-            await shown_until(200)
-
-    asyncio.run(play())
-
-
-def test_steps_are_those_that_the_server_offers():
-    async def play():
-        async with running(most_steps=2) as server, server.viewer() as viewer:
-            await viewer.next(State, state="ready")
-            async with server.http.get(server.url + "styles.json") as answer:
-                listed = await answer.json()
-            assert (listed["steps"], listed["step_choices"]) == (1, [1, 2])
-            await viewer.send(Steps(4))
-            told = await viewer.next(State, state="ready")
-            assert told.detail.startswith("this server takes 1 or 2 steps")
-            await viewer.send(Steps(2))
-            async with asyncio.timeout(10):
-                while server.engine.steps != 2:
-                    await viewer.show(0)
-                    await viewer.next(StyledPicture)
-            assert (await viewer.next(Statistics)).steps in (1, 2)
-            assert (await viewer.next(Statistics)).steps == 2
 
     asyncio.run(play())
 
