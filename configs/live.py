@@ -15,13 +15,16 @@ def get_config() -> config_dict.ConfigDict:
     c.model = "default"
     # What a stream looks like until somebody types.
     c.prompt = "a pencil drawing on paper"
+    # How much of the style, 0 to 1, likewise. See docs/live.md.
+    c.strength = 1.0
     # Size on a GPU and on a CPU: "512" (square) or height x width, "288x512".
     c.size = "512"
     c.cpu_size = "256"
     # "crop" fills the frame and cuts what stands over; "pad" adds black bars.
     c.fit = "crop"
-    # Denoiser passes a frame: 1, 2 or 4.
+    # Denoiser passes a frame: 1, 2 or 4, and up to how many a client may ask for.
     c.steps = 1
+    c.most_steps = 4
     # What the frame cache keeps: "merged", "lagged" or "clean".
     c.commit = "merged"
     # "auto" (bfloat16, on CPUs float32), "bfloat16", "float32", "int8" or "float8"; 8

@@ -17,6 +17,9 @@ def get_config() -> config_dict.ConfigDict:
     c.prompt = "an oil painting with thick brush strokes"
     # Prompts over time instead: "0s: a watercolour; 4s: neon city; 1m10s: ...".
     c.schedule = ""
+    # How much of the style, 0 to 1, for weights that were trained so: see
+    # docs/training.md.
+    c.strength = 1.0
     # A shipped model's name or a folder with weights.
     c.model = "default"
     # "512" (square) or height x width, "288x512": multiples of 32 from 64 on.

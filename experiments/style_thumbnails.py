@@ -48,7 +48,7 @@ def run() -> bool:
     for row, prompt in enumerate(np.asarray(prompts)):
         streams.renew(prompt[None], everyone)
         for image in clip:
-            styled, _ = streams.step(image[None], everyone)
+            styled, _ = streams.step(image[None], everyone, streams.steps)
         square = Image.fromarray(styled[0]).resize((side, side), Image.Resampling.BOX)
         strip.paste(square, (0, row * side))
     with staged(_OUT.value) as path:

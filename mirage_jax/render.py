@@ -87,7 +87,7 @@ def render(
         head = list(itertools.islice(frames, room))
 
         schedule = settings.prompts()
-        vectors = encode(schedule.prompts)
+        vectors = settings.strength * encode(schedule.prompts)
         out = Path(settings.out)
         start = reader.start or 0.0
         styled_file = stack.enter_context(
@@ -144,6 +144,7 @@ def render(
                     schedule.times, schedule.prompts, strict=True
                 )
             ],
+            "strength": settings.strength,
             "model": settings.model,
             "weights_sha256": model.sha256,
             "steps": settings.steps,

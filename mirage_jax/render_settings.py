@@ -26,6 +26,7 @@ class RenderSettings:
     out: str
     prompt: str
     schedule: str
+    strength: float
     model: str
     size: str
     fit: str
@@ -49,6 +50,7 @@ class RenderSettings:
             check_prompt(prompt)
         fields_of(self.precision)  # raises where there is none such
         ranges = {
+            "strength": (0, 1),
             "seed": (0, 2**32 - 1),
             "fps": (0, 240),
             "max_frames": (0, 10**9),

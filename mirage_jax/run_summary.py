@@ -14,6 +14,7 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     rows = [
         ("prompt", prompts[0].partition(": ")[2] if len(prompts) == 1 else prompts[0]),
         *(("", line) for line in prompts[1:]),
+        ("strength", f"{s['strength']:g} of the style"),
         (
             "frames",
             f"{s['frames']} of {s['height']}x{s['width']} at "

@@ -1,8 +1,16 @@
-"""A device without JAX, a sink that keeps everything, and a clock that stands still."""
+"""A device without JAX, a sink that keeps everything, and a clock that stands still.
+
+And an engine of all three, moved by hand.
+"""
+
+import threading
+import time
 
 import numpy as np
 
 from mirage_jax.live.client import SourceFrame
+from mirage_jax.live.engine import Engine
+from mirage_jax.live.limits import LiveLimits
 
 SIDE = 8
 
@@ -22,6 +30,8 @@ class FakeDevice:
     before a stream is right, and after an error it has to be opened again.
     """
 
+    steps = 1
+
     def __init__(self, seats=2, clock=None, seconds=0.0, side=SIDE):
         self.seats, self.height, self.width = seats, side, side
         self.clock, self.seconds = clock, seconds
@@ -31,6 +41,10 @@ class FakeDevice:
         self.sick = set()  # seats whose next picture is not healthy
         self.error = None  # raised by the next step
         self.open_error = None
+        self.compiled = threading.Event()  # whether preparing ends
+        self.compiled.set()
+        self.prepare_error = None
+        self.used = []  # steps of every frame
 
     def open(self, progress):
         self.calls.append("open")
@@ -48,7 +62,13 @@ class FakeDevice:
         self.calls.append(("prompt", *np.flatnonzero(chosen).tolist()))
         self.prompts[chosen] = prompts[chosen, 0]
 
-    def step(self, images, arrived):
+    def prepare(self, steps):
+        assert self.compiled.wait(10)
+        if self.prepare_error:
+            raise self.prepare_error
+
+    def step(self, images, arrived, steps):
+        self.used.append(steps)
         if self.clock is not None:
             self.clock.now += self.seconds
         if self.error:
@@ -89,3 +109,25 @@ def source(value, sequence=0, captured=0.0):
 
 def prompt(value=0):
     return np.full(384, value, np.float32)
+
+
+class Stage:
+    """An engine that is moved by hand."""
+
+    def __init__(self, seats=2, seconds=0.0, **limits):
+        self.clock = Clock()
+        self.device = FakeDevice(seats, self.clock, seconds)
+        self.engine = Engine(self.device, LiveLimits(**limits), clock=self.clock)
+        self.engine.warm_up()
+        self.device.calls.clear()
+
+    def join(self, words=0):
+        sink = Keeper()
+        return self.engine.join(sink, prompt(words)), sink
+
+
+def wait_for(condition, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)

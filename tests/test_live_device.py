@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy_model
 from toy_model import MODEL, frames, params, prompts, settings
 
 from mirage_jax.live.device import SeatedStreams
@@ -32,8 +33,15 @@ def streams():
     return one
 
 
-def play(streams, clip, arrived=BOTH):
-    return np.stack([streams.step(images, arrived)[0] for images in clip])
+@pytest.fixture
+def both_steps(streams):
+    """The same, prepared for frames of two steps as well."""
+    streams.prepare(2)
+    return streams
+
+
+def play(streams, clip, arrived=BOTH, steps=1):
+    return np.stack([streams.step(images, arrived, steps)[0] for images in clip])
 
 
 def assert_same(one, other):
@@ -44,8 +52,8 @@ def assert_same(one, other):
 def test_a_renewed_seat_has_no_trace_of_the_one_before(streams):
     clip = frames(3, 2)
     fresh = play(streams, clip)
-    streams.step(frames(1, 2, seed=1)[0], BOTH)
-    before = streams.step(frames(1, 2, seed=2)[0], BOTH)[0]
+    streams.step(frames(1, 2, seed=1)[0], BOTH, 1)
+    before = streams.step(frames(1, 2, seed=2)[0], BOTH, 1)[0]
     streams.renew(WORDS, FIRST)
     assert_same(play(streams, clip)[:, 0], fresh[:, 0])
     assert not np.array_equal(before, fresh[0])
@@ -66,7 +74,7 @@ def test_nan_in_one_stream_is_noticed_and_healed_and_the_other_never_knows(strea
     state = streams._state
     cache = dataclasses.replace(state.cache, v=state.cache.v.at[:, 0].set(jnp.nan))
     streams._state = dataclasses.replace(state, cache=cache)
-    pictures, healthy = streams.step(clip[2], BOTH)
+    pictures, healthy = streams.step(clip[2], BOTH, 1)
     assert healthy.tolist() == [False, True]
     streams.renew(WORDS, FIRST)
     healed = play(streams, clip[3:])
@@ -76,11 +84,11 @@ def test_nan_in_one_stream_is_noticed_and_healed_and_the_other_never_knows(strea
 
 
 def test_a_loud_picture_is_not_healthy(streams, monkeypatch):
-    assert streams.step(frames(1, 2)[0], BOTH)[1].all()
+    assert streams.step(frames(1, 2)[0], BOTH, 1)[1].all()
     loud = jax.tree.map(lambda x: 10 * x, streams._params["denoiser"]["head"])
     denoiser = streams._params["denoiser"] | {"head": loud}
     monkeypatch.setattr(streams, "_params", streams._params | {"denoiser": denoiser})
-    assert not streams.step(frames(1, 2)[0], BOTH)[1].any()
+    assert not streams.step(frames(1, 2)[0], BOTH, 1)[1].any()
 
 
 def test_prompt_of_one_stream(streams):
@@ -94,13 +102,63 @@ def test_prompt_of_one_stream(streams):
 
 
 def test_an_error_leaves_no_half_of_a_state(streams):
-    with pytest.raises(ValueError, match="does not fit"):
-        streams.step(np.zeros((2, 32, 32, 3), np.uint8), BOTH)
+    with pytest.raises(TypeError, match="compiled"):
+        streams.step(np.zeros((2, 32, 32, 3), np.uint8), BOTH, 1)
     with pytest.raises(ValueError, match=r"call open\(\) first"):
-        streams.step(frames(1, 2)[0], BOTH)
+        streams.step(frames(1, 2)[0], BOTH, 1)
     streams.open(lambda stage: None)
     streams.renew(WORDS, BOTH)
-    assert streams.step(frames(1, 2)[0], BOTH)[1].all()
+    assert streams.step(frames(1, 2)[0], BOTH, 1)[1].all()
+
+
+def test_frames_of_other_steps_are_those_of_a_stream_of_such_steps(both_steps):
+    clip = frames(3, 2)
+    wanted = toy_model.play(settings(batch=2, steps=2), clip)[0]
+    assert_same(play(both_steps, clip, steps=2), wanted)
+    both_steps.renew(WORDS, BOTH)
+    assert np.abs(play(both_steps, clip).astype(int) - wanted).max() > 1
+
+
+def test_steps_change_from_frame_to_frame_and_the_memory_stays(both_steps):
+    clip = frames(3, 2)
+
+    def mixed():
+        both_steps.renew(WORDS, BOTH)
+        played = zip(clip, (2, 1, 2), strict=True)
+        return [both_steps.step(images, BOTH, steps)[0] for images, steps in played]
+
+    first = mixed()
+    assert_same(np.stack(mixed()), np.stack(first))
+    both_steps.renew(WORDS, BOTH)
+    alone = play(both_steps, clip[2:], steps=2)[0]
+    assert np.abs(first[2].astype(int) - alone).max() > 1
+
+
+def test_prompts_and_renewals_have_one_program_for_all_steps(both_steps):
+    def programs(steps):
+        play(both_steps, frames(1, 2), steps=steps)
+        both_steps.set_prompt(WORDS, BOTH)
+        both_steps.renew(WORDS, BOTH)
+        both = both_steps._renew, both_steps._set_prompt
+        return [function._cache_size() for function in both]
+
+    assert programs(1) == programs(2)
+
+
+def test_other_steps_are_there_after_an_error_too(both_steps):
+    clip = frames(1, 2)
+    before = play(both_steps, clip, steps=2)
+    with pytest.raises(TypeError, match="compiled"):
+        both_steps.step(np.zeros((2, 32, 32, 3), np.uint8), BOTH, 2)
+    both_steps.open(lambda stage: None)
+    both_steps.renew(WORDS, BOTH)
+    assert_same(play(both_steps, clip, steps=2), before)
+
+
+def test_only_the_steps_that_are_asked_for_are_compiled():
+    fresh = SeatedStreams(Model(MODEL, params(), "0" * 64), settings(batch=2))
+    fresh.open(lambda stage: None)
+    assert list(fresh._programs) == [1]
 
 
 def test_opening_tells_its_stages():

@@ -1,11 +1,10 @@
 """The engine without a device and without a network."""
 
 import threading
-import time
 
 import numpy as np
 import pytest
-from live_fakes import Clock, FakeDevice, Keeper, prompt, source
+from live_fakes import FakeDevice, Keeper, Stage, prompt, source, wait_for
 
 from mirage_jax.errors import MirageError
 from mirage_jax.live.engine import BusyError, Engine
@@ -13,21 +12,6 @@ from mirage_jax.live.governor import Governor
 from mirage_jax.live.limits import LiveLimits
 from mirage_jax.live.mailbox import Mailbox
 from mirage_jax.live.seats import Seats
-
-
-class Stage:
-    """An engine that is moved by hand."""
-
-    def __init__(self, seats=2, seconds=0.0, **limits):
-        self.clock = Clock()
-        self.device = FakeDevice(seats, self.clock, seconds)
-        self.engine = Engine(self.device, LiveLimits(**limits), clock=self.clock)
-        self.engine.warm_up()
-        self.device.calls.clear()
-
-    def join(self, words=0):
-        sink = Keeper()
-        return self.engine.join(sink, prompt(words)), sink
 
 
 def test_newest_frame_wins_and_drops_are_counted():
@@ -107,10 +91,10 @@ def test_a_client_that_leaves_during_a_step_gives_nothing_to_the_next():
     late = Keeper()
     step = stage.device.step
 
-    def change_seats(images, arrived):
+    def change_seats(images, arrived, steps):
         stage.engine.leave(first)
         stage.engine.join(late, prompt())
-        return step(images, arrived)
+        return step(images, arrived, steps)
 
     stage.device.step = change_seats
     stage.engine.offer(first, source(50))
@@ -219,13 +203,6 @@ def test_frames_pass_through_while_warming():
     assert sink.values == [77, 5]
 
 
-def wait_for(condition, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
 @pytest.fixture
 def running():
     """An engine with its thread."""
@@ -285,8 +262,8 @@ def test_a_step_that_hangs_shows():
     client, _ = stage.join()
     step, seen = stage.device.step, []
 
-    def slow(images, arrived):
-        result = step(images, arrived)
+    def slow(images, arrived, steps):
+        result = step(images, arrived, steps)
         seen.append(stage.engine.stuck())
         return result
 

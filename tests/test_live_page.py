@@ -17,6 +17,9 @@ from mirage_jax.live.protocol import (
     Prompt,
     Reset,
     State,
+    Statistics,
+    Steps,
+    Strength,
     Style,
     StyledPicture,
 )
@@ -131,6 +134,49 @@ def test_a_slider_goes_from_one_prompt_to_the_other(tab):
         assert best == name, found
     tab.page.fill("#other", "")
     tab.page.click("text=Blend with another")
+
+
+def test_strength_is_told_as_its_slider_moves_and_again_with_any_prompt(tab):
+    slider, before = tab.page.locator("#strength"), len(tab.messages)
+    slider.focus()
+    for key, amount in (("Home", 0.0), ("ArrowRight", 0.01), ("End", 1.0)):
+        tab.page.keyboard.press(key)
+        tab.until(partial(tab.heard, Strength, before, amount=amount))
+        assert tab.page.inner_text("#strength-shown") == f"{100 * amount:g} %"
+    tab.next_pictures(2)
+    assert slider.get_attribute("aria-label") is None  # it has a label that is seen
+    assert tab.page.get_by_label("Strength").input_value() == "100"
+
+
+def test_steps_are_chosen_by_keys_and_what_is_used_is_said(tab):
+    def pressed():
+        return tab.page.locator("#steps [aria-pressed=true]").inner_text()
+
+    assert tab.page.locator("#steps button").all_inner_texts() == ["1", "2", "4"]
+    assert pressed() == "1"
+    for count in (2, 1):
+        before = len(tab.messages)
+        tab.page.get_by_role("button", name=re.compile(f"^{count} steps?$")).focus()
+        tab.page.keyboard.press("Enter")
+        tab.until(partial(tab.heard, Steps, before, count=count))
+        assert pressed() == str(count)
+        tab.next_pictures(2)  # they go on while a program is compiled
+        tab.until(partial(tab.heard, Statistics, before, steps=count))
+        tab.page.locator("#steps-used:empty").wait_for(state="attached")
+
+
+def test_controls_fit_a_narrow_window_in_both_themes(tab):
+    size = tab.page.viewport_size
+    tab.page.set_viewport_size({"width": 360, "height": 740})
+    for scheme in ("dark", "light"):
+        tab.page.emulate_media(color_scheme=scheme)
+        assert tab.page.evaluate("document.documentElement.scrollWidth") == 360
+        for part in ("#strength", "#strength-shown", "#steps"):
+            box = tab.page.locator(part).bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= 360
+            assert box["height"] > 10
+    tab.page.emulate_media(color_scheme="no-preference")
+    tab.page.set_viewport_size(size)
 
 
 def test_styles_can_be_reached_while_all_is_open(tab):
@@ -296,6 +342,10 @@ def test_nothing_comes_from_elsewhere(tab, server, context):
 
 def test_a_stopped_server_is_found_again(live, server):
     """Last: it leaves the complaints of connections that came to nothing."""
+    live.page.locator("#strength").fill("40")
+    live.page.click("#steps button:text-is('2')")
+    live.until(partial(live.heard, Steps, count=2))
+    live.until(partial(live.heard, Strength, amount=0.4))
     before = len(live.messages)
     status, said = server.stop()
     assert status == 0, said
@@ -305,6 +355,9 @@ def test_a_stopped_server_is_found_again(live, server):
     server.restart()
     live.shown("Live")
     live.next_pictures(3)
+    # The new server hears what the old one knew.
+    live.until(partial(live.heard, Strength, before, amount=0.4))
+    live.until(partial(live.heard, Statistics, before, steps=2))
     # A crash says nothing: the page notices by itself.
     server.kill()
     live.page.locator("#notice", has_text="trying again in").wait_for()

@@ -8,13 +8,18 @@ from hypothesis import given
 
 from mirage_jax.live import protocol
 from mirage_jax.live.protocol import (
+    Blend,
     Hello,
     Prompt,
     ProtocolError,
+    Record,
     Reset,
+    Share,
     SourcePicture,
     State,
     Statistics,
+    Steps,
+    Strength,
     Style,
     StyledPicture,
     decode_from_client,
@@ -27,19 +32,25 @@ SEQUENCE = st.integers(0, 2**32 - 1)
 TIME = st.floats(allow_nan=False, allow_infinity=False)
 DATA = st.binary(min_size=1, max_size=200)
 COUNT = st.integers(0, 2**60)
+AMOUNT = st.floats(0, 1)
 FROM_CLIENT = st.one_of(
     st.builds(Hello, TEXT),
     st.builds(SourcePicture, SEQUENCE, TIME, DATA),
     st.builds(Prompt, TEXT),
     st.builds(Style, TEXT),
     st.just(Reset()),
+    st.builds(Share, TEXT, TEXT),
+    st.builds(Blend, TEXT, TEXT, AMOUNT),
+    st.builds(Record, st.booleans()),
+    st.builds(Strength, AMOUNT),
+    st.builds(Steps, COUNT),
 )
 FROM_SERVER = st.one_of(
     st.builds(
         State, st.sampled_from(protocol.STATES), TEXT, st.booleans(), COUNT, COUNT
     ),
     st.builds(StyledPicture, SEQUENCE, TIME, st.booleans(), DATA),
-    st.builds(Statistics, TIME, COUNT, COUNT, COUNT, COUNT, TIME, COUNT, COUNT),
+    st.builds(Statistics, TIME, COUNT, COUNT, COUNT, COUNT, TIME, COUNT, COUNT, COUNT),
 )
 
 
@@ -110,6 +121,14 @@ def test_damaged_messages_are_messages_or_reasons(message, place, instead):
         (b'\x03\x01{"text": 3}', "text must be of type str"),
         (b'\x03\x01{"text": "a", "more": 1}', "exactly: text"),
         (b'\x05\x01{"now": true}', "exactly: none"),
+        (b'\x09\x01{"amount": 1.01}', "amount must be from 0 to 1"),
+        (b'\x09\x01{"amount": -1}', "amount must be from 0 to 1"),
+        (b'\x09\x01{"amount": NaN}', "amount is not a finite number"),
+        (b'\x09\x01{"amount": "much"}', "amount must be of type float"),
+        (b'\x09\x01{"amount": true}', "amount must be of type float"),
+        (b'\x07\x01{"text": "a", "other": "b", "amount": 2}', "from 0 to 1"),
+        (b'\x0a\x01{"count": 1.5}', "count must be of type int"),
+        (b'\x0a\x01{"count": true}', "count must be of type int"),
     ],
 )
 def test_what_is_wrong_is_said(data, reason):

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import socket
+import time
 
 import av
 import numpy as np
@@ -45,6 +46,16 @@ def test_frames_go_there_and_back():
             assert stream.style(black() + 10).mean() == pytest.approx(one + 10, abs=1)
             stream.reset()
             assert stream.style(black()).mean() == pytest.approx(150, abs=1)
+            stream.strength(0.5)
+            stream.reset()
+            assert stream.style(black()).mean() == pytest.approx(75, abs=1)
+            stream.steps(2)
+            while not (stream.statistics and stream.statistics.steps == 2):
+                stream.style(black())
+                time.sleep(0.05)
+            stream.strength(2)
+            with pytest.raises(MirageError, match="amount must be from 0 to 1"):
+                stream.style(black())
 
     with_server(tool, token="secret")
 

@@ -18,6 +18,7 @@ from mirage_jax.live.protocol import (
     SourcePicture,
     State,
     Statistics,
+    Strength,
     Style,
     StyledPicture,
     encode,
@@ -125,6 +126,8 @@ BAD: dict[str, tuple[list, str]] = {
     "long": ([Hello("secret"), Prompt("x" * 501)], "more than 500 characters"),
     "long blend": ([Hello("secret"), Blend("a", "x" * 501, 0.5)], "more than 500"),
     "amount": ([Hello("secret"), Blend("a", "b", 1.5)], "amount must be from 0 to 1"),
+    "strength": ([Hello("secret"), Strength(-0.1)], "amount must be from 0 to 1"),
+    "no number": ([Hello("secret"), b'\x09\x01{"amount": NaN}'], "not a finite"),
     "gif": ([Hello("secret"), SourcePicture(1, 0, jpeg(9, kind="GIF"))], "no JPEG"),
     "large": ([Hello("secret"), SourcePicture(1, 0, jpeg(9, 80))], "80x80 has more"),
     "cut": ([Hello("secret"), SourcePicture(1, 0, jpeg(9, 60)[:300])], "damaged"),
@@ -252,6 +255,7 @@ def test_page_and_its_files_need_nothing_from_elsewhere():
             async with server.http.get(server.url + "styles.json") as answer:
                 listed = await answer.json()
             assert len(listed["styles"]) == 16
+            assert listed["strength"] == 1
             assert listed["prompt"] in [style["prompt"] for style in listed["styles"]]
 
     asyncio.run(play())

@@ -26,8 +26,8 @@ class Echo(FakeDevice):
 
     mixed = 0
 
-    def step(self, images, arrived):
-        super().step(images, arrived)
+    def step(self, images, arrived, steps):
+        super().step(images, arrived, steps)
         return np.roll(images, self.mixed, axis=0), np.ones(self.seats, bool)
 
 

@@ -82,6 +82,14 @@ def test_prompts_change_at_their_frames(tmp_path, source):
     assert driver.calls == ["open 1 5", "open 1 5", "5: 2", "10: 3"]
 
 
+def test_strength_shortens_every_prompt(tmp_path, source):
+    driver = Negative()
+    summary = run(tmp_path, driver, schedule="0s: aa; 0.2s: bbbb", strength=0.25)
+    assert driver.calls == ["open 0.5 0", "open 0.5 0", "5: 1"]
+    assert summary["strength"] == 0.25
+    assert "0.25 of the style" in summary_table(summary)
+
+
 def test_a_clip_may_be_cut_and_its_rate_changed(tmp_path, source):
     assert run(tmp_path, max_frames=4)["frames"] == 4
     summary = run(tmp_path, fps=12.5, compare=False)
@@ -185,6 +193,8 @@ def refuse(tmp_path, match, driver=None, **changes):
         ({"steps": 3}, "steps=3"),
         ({"commit": "never"}, "commit='never'"),
         ({"precision": "float16"}, "'float16'"),
+        ({"strength": 1.5}, "strength 1.5 is out of range: take 0 to 1"),
+        ({"strength": float("nan")}, "strength nan is out of range"),
         ({"fps": -1.0}, "fps -1.0 is out of range"),
         ({"seed": -5}, "seed -5"),
         ({"max_frames": -2}, "max_frames -2"),

@@ -73,13 +73,22 @@ class Client:
 
     Attributes:
       prompt: the vector that its stream follows.
+      strength: how much of the style, 0 to 1: scales that vector.
+      steps: denoiser passes a frame that it wishes.
       renew: its stream must start anew before the next frame.
       new_prompt: its prompt slots must be written before the next frame.
     """
 
-    def __init__(self, sink: Sink, prompt: Float[np.ndarray, " 384"], now: float):
+    def __init__(
+        self,
+        sink: Sink,
+        prompt: Float[np.ndarray, " 384"],
+        strength: float,
+        steps: int,
+        now: float,
+    ):
         self.sink = sink
-        self.prompt = prompt
+        self.prompt, self.strength, self.steps = prompt, strength, steps
         self.renew = True
         self.new_prompt = False
         self.mailbox: Mailbox[SourceFrame] = Mailbox()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
 from mirage_jax.config import TEXT_WIDTH, ModelConfig
+from mirage_jax.denoiser import Condition
 from mirage_jax.device_memory import exhaustion_explained
 from mirage_jax.device_weights import held_weights
 from mirage_jax.frame_compiler import frame_options
@@ -23,6 +24,7 @@ from mirage_jax.stream import (
     StreamState,
     open_stream,
     reset,
+    schedule,
     set_prompt,
     stream_step,
 )
@@ -31,6 +33,7 @@ from mirage_jax.weights import Model
 Images = UInt8[np.ndarray, "B H W 3"]
 Chosen = Bool[np.ndarray, " B"]
 Prompts = Float[np.ndarray, "B 384"]
+_ELSEWHERE: Any = None  # the schedule of a state between frames: see `step`
 
 
 class Device(Protocol):
@@ -39,6 +42,7 @@ class Device(Protocol):
     seats: int
     height: int
     width: int
+    steps: int  # of a frame's program that `open` compiles
 
     def open(self, progress: Callable[[str], None]) -> None:
         """Compiles and makes a fresh state; may be called again after an error."""
@@ -49,8 +53,25 @@ class Device(Protocol):
     def set_prompt(self, prompts: Prompts, chosen: Chosen) -> None:
         """The chosen streams follow these prompts from now on."""
 
-    def step(self, images: Images, arrived: Chosen) -> tuple[Images, Chosen]:
-        """Styled frames, and which of them are healthy; returns when they are done."""
+    def prepare(self, steps: int) -> None:
+        """Compiles frames of so many steps; from any thread, once it is open."""
+
+    def step(
+        self, images: Images, arrived: Chosen, steps: int
+    ) -> tuple[Images, Chosen]:
+        """Styled frames, and which of them are healthy; returns when they are done.
+
+        Args:
+          images, arrived: the sources, and which of them are new.
+          steps: those of `open` or others that were prepared.
+        """
+
+
+class _Program(NamedTuple):
+    """Frames of some number of steps, compiled: `checked_step` and its schedule."""
+
+    step: Any
+    schedule: Any
 
 
 class SeatedStreams:
@@ -58,22 +79,20 @@ class SeatedStreams:
 
     Args:
       model: configuration and weights.
-      config: how the streams run; the batch is the number of seats.
+      config: how the streams run; the batch is the number of seats. Frames of other
+        steps than its own can be prepared.
       seed: of the noise.
     """
 
     def __init__(self, model: Model, config: StreamConfig, seed: int = 0):
         self.seats, self.height, self.width = config.batch, config.height, config.width
+        self.steps = config.steps
         self._model, self._config, self._seed = model, config, seed
         self._params: Params = {}
         self._state: StreamState | None = None
+        self._programs: dict[int, _Program] = {}
+        self._schedules: dict[int, Condition] = {}
         self._open = jax.jit(open_stream, static_argnums=(1, 2))
-        self._step = jax.jit(
-            partial(checked_step, model=model.config, stream=config),
-            donate_argnums=(1, 2),  # as `stream.make_step` does, and why
-            keep_unused=True,
-            compiler_options=frame_options(),
-        )
         self._renew = jax.jit(renewed, static_argnums=(1, 5), donate_argnums=2)
         self._set_prompt = jax.jit(set_prompt, static_argnums=1, donate_argnums=2)
 
@@ -88,15 +107,16 @@ class SeatedStreams:
         what = f"{self.seats} streams of {self.height}x{self.width}"
         with exhaustion_explained(what):
             self._state = None
+            self._schedules.clear()
             progress("loading weights")
             self._params = held_weights(self._model.params, self._config)
             prompts = np.zeros((self.seats, TEXT_WIDTH), np.float32)
             everyone = np.ones(self.seats, bool)
             self._state = self._fresh(prompts)
             progress("compiling the model")
-            self.step(
-                np.zeros((self.seats, self.height, self.width, 3), np.uint8), everyone
-            )
+            self.prepare(self.steps)
+            black = np.zeros((self.seats, self.height, self.width, 3), np.uint8)
+            self.step(black, everyone, self.steps)
             progress("compiling prompts")
             self.set_prompt(prompts, everyone)
             self.renew(prompts, everyone)
@@ -113,15 +133,53 @@ class SeatedStreams:
             self._params, model, self._take(), prompts, chosen
         )
 
-    def step(self, images: Images, arrived: Chosen) -> tuple[Images, Chosen]:
-        self._state, styled, healthy = self._step(
-            self._params, self._take(), images, arrived
+    def prepare(self, steps: int) -> None:
+        if steps in self._programs:
+            return
+        model, config = self._model.config, self._config
+        config = dataclasses.replace(config, steps=steps)
+        step = jax.jit(
+            partial(checked_step, model=model, stream=config),
+            donate_argnums=(1, 2),  # as `stream.make_step` does, and why
+            keep_unused=True,
+            compiler_options=frame_options(),
         )
+        planned = jax.jit(partial(schedule, model=model, stream=config))
+        prompts = jax.ShapeDtypeStruct((self.seats, TEXT_WIDTH), jnp.float32)
+        key = jax.random.key(self._seed)
+        state = jax.eval_shape(
+            partial(open_stream, model=model, stream=config),
+            self._params,
+            prompt=prompts,
+            key=key,
+        )
+        shape = (self.seats, self.height, self.width, 3)
+        images = jax.ShapeDtypeStruct(shape, jnp.uint8)
+        arrived = jax.ShapeDtypeStruct((self.seats,), jnp.bool)
+        self._programs[steps] = _Program(
+            step.lower(self._params, state, images, arrived).compile(),
+            planned.lower(self._params["denoiser"]).compile(),
+        )
+
+    def step(
+        self, images: Images, arrived: Chosen, steps: int
+    ) -> tuple[Images, Chosen]:
+        # A schedule is as long as its frames have passes. The state is without one
+        # between frames, so that prompts and renewals have one program for all steps.
+        program, state = self._programs[steps], self._take()
+        given = self._schedules.pop(steps, None)
+        if given is None:
+            given = program.schedule(self._params["denoiser"])
+        state = dataclasses.replace(state, schedule=given)
+        state, styled, healthy = program.step(self._params, state, images, arrived)
+        self._schedules[steps] = state.schedule
+        self._state = dataclasses.replace(state, schedule=_ELSEWHERE)
         return jax.device_get((styled, healthy))
 
     def _fresh(self, prompts: Prompts) -> StreamState:
         key = jax.random.key(self._seed)
-        return self._open(self._params, self._model.config, self._config, prompts, key)
+        state = self._open(self._params, self._model.config, self._config, prompts, key)
+        return dataclasses.replace(state, schedule=_ELSEWHERE)
 
     def _take(self) -> StreamState:
         """The state, to be given away: after an error nobody finds half of it."""

@@ -33,6 +33,7 @@ from mirage_jax.live.device import Device
 from mirage_jax.live.governor import Governor
 from mirage_jax.live.limits import Counters, LiveLimits
 from mirage_jax.live.seats import Seats
+from mirage_jax.live.steps import Steps
 
 _LOG = logging.getLogger(__name__)
 _TICK = 0.5  # seconds between looks for clients to be closed
@@ -62,12 +63,14 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ):
         self.height, self.width = device.height, device.width
+        self.steps = device.steps  # passes of the newest frame
         self.counters = Counters()
         self.governor = Governor(limits.deadline, limits.gather)
         self.status, self.detail = "warming", "starting"
         self._device, self._limits = device, limits
         self._on_fatal, self._clock = on_fatal, clock
         self._seats: Seats[Client] = Seats(device.seats)
+        self._steps = Steps(device, self._without)
         self._changed = threading.Condition()
         self._stopping = False
         self._failures = 0  # of the device, one after the other
@@ -83,7 +86,7 @@ class Engine:
         """Finishes the turn that runs, tells the clients, ends the thread.
 
         Returns:
-          False if the thread still works, which a compilation does for long.
+          False if a thread still works, which a compilation does for long.
         """
         with self._changed:
             self._stopping = True
@@ -91,15 +94,17 @@ class Engine:
         self._end_all("the server is stopping", retry=True)
         if self._thread.is_alive():
             self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return not (self._thread.is_alive() or self._steps.compiling)
 
-    def join(self, sink: Sink, prompt: Float[np.ndarray, " 384"]) -> Client:
+    def join(
+        self, sink: Sink, prompt: Float[np.ndarray, " 384"], strength: float = 1.0
+    ) -> Client:
         """A seat with a fresh stream.
 
         Raises:
           BusyError: there is none.
         """
-        client = Client(sink, prompt, self._clock())
+        client = Client(sink, prompt, strength, self._device.steps, self._clock())
         with self._changed:
             if self._stopping or self._seats.take(client) is None:
                 self.counters.refused += 1
@@ -138,6 +143,16 @@ class Engine:
         """The client's next frame follows this prompt."""
         with self._changed:
             client.prompt, client.new_prompt = prompt, True
+
+    def set_strength(self, client: Client, strength: float) -> None:
+        """From its next frame on, so much of the style: 0 to 1."""
+        with self._changed:
+            client.strength, client.new_prompt = strength, True
+
+    def set_steps(self, client: Client, steps: int) -> None:
+        """Its frames take at least so many steps, once these are compiled."""
+        with self._changed:
+            client.steps = steps
 
     def reset(self, client: Client) -> None:
         """The client's stream forgets all frames before the next one."""
@@ -218,8 +233,12 @@ class Engine:
         images, arrived = np.zeros(shape, np.uint8), np.zeros(len(self._seats), bool)
         for seat, _, frame in turn.frames:
             images[seat], arrived[seat] = frame.image, True
+        steps = self._steps.choose(turn.wishes)
+        if steps != self.steps:
+            self.steps = steps
+            self.governor.restart()
         self._busy_since = begin
-        styled, healthy = self._device.step(images, arrived)
+        styled, healthy = self._device.step(images, arrived, steps)
         self._busy_since = None
         end = self._clock()
         self.governor.measured(end - begin)
@@ -272,9 +291,11 @@ class Engine:
             np.zeros(batch, bool),
             np.zeros((batch, TEXT_WIDTH), np.float32),
             [],
+            [],
         )
         with self._changed:
             for seat, client in self._seats.taken():
+                turn.wishes.append(client.steps)
                 frame = client.mailbox.take()
                 if frame is None:
                     continue
@@ -283,7 +304,7 @@ class Engine:
                     continue
                 turn.renew[seat] = client.renew
                 turn.new_prompt[seat] = client.new_prompt and not client.renew
-                turn.prompts[seat] = client.prompt
+                turn.prompts[seat] = client.strength * client.prompt
                 turn.frames.append((seat, client, frame))
                 client.renew = client.new_prompt = False
         return turn
@@ -310,6 +331,14 @@ class Engine:
             "ready", "the stream was reset: it had left its bounds", False
         )
 
+    def _without(self, steps: int) -> None:
+        """Tells who wishes them that these steps cannot be had."""
+        detail = f"frames of {steps} steps could not be compiled: see the server's log"
+        with self._changed:
+            for _, client in self._seats.taken():
+                if client.steps == steps:
+                    client.sink.state(self.status, detail, retry=False)
+
     def _tell(self, status: str, detail: str) -> None:
         with self._changed:
             self.status, self.detail = status, detail
@@ -334,9 +363,13 @@ class Engine:
 
 @dataclasses.dataclass
 class _Turn:
-    """Seats to renew and to give a prompt, all prompts, and the frames to style."""
+    """Seats to renew and to give a prompt, all prompts, frames, and wishes of steps.
+
+    The wishes are those of all clients, also of those whose frame is not there.
+    """
 
     renew: Bool[np.ndarray, " B"]
     new_prompt: Bool[np.ndarray, " B"]
     prompts: Float[np.ndarray, "B 384"]
     frames: list[tuple[int, Client, SourceFrame]]
+    wishes: list[int]

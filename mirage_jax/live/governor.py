@@ -24,6 +24,10 @@ class Governor:
             self.step_seconds = seconds
         self.step_seconds += _WEIGHT * (seconds - self.step_seconds)
 
+    def restart(self) -> None:
+        """Forgets how long steps took: from now on they do something else."""
+        self.step_seconds = 0.0
+
     def too_late(self, waited: float) -> bool:
         """Whether a frame that has waited so long is skipped."""
         return waited > max(self._deadline, 2 * self.step_seconds)

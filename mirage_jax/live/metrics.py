@@ -38,6 +38,7 @@ def metrics_text(service: Service) -> str:
         ("sink_dropped_total", "counter", "Sinks were too slow.", outputs.dropped),
         ("sink_failures_total", "counter", "Times that one broke.", outputs.failures),
         ("steps_total", "counter", "Steps on the device.", c.steps),
+        ("passes", "gauge", "Denoiser passes of the newest frame.", engine.steps),
         ("step_seconds_total", "counter", "Time of all steps.", c.step_seconds),
         ("tasks", "gauge", "Of the event loop.", len(asyncio.all_tasks())),
         ("stuck_seconds", "gauge", "Age of the running step.", engine.stuck()),

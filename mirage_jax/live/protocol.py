@@ -107,6 +107,24 @@ class Record:
 
 
 @dataclasses.dataclass(frozen=True)
+class Strength:
+    """How much of the style, of this prompt and of all that come.
+
+    Attributes:
+      amount: 0 to 1.
+    """
+
+    amount: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """Frames take so many denoiser passes at least, where the server offers them."""
+
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
 class State:
     """What the server does with this client.
 
@@ -149,6 +167,7 @@ class Statistics:
       received, styled, dropped, reanchored: since it joined.
       device_ms: time of a step on the device, smoothed.
       clients, seats: on this device.
+      steps: denoiser passes of the newest frame.
     """
 
     fps: float
@@ -159,9 +178,21 @@ class Statistics:
     device_ms: float
     clients: int
     seats: int
+    steps: int
 
 
-FromClient = Hello | SourcePicture | Prompt | Style | Reset | Share | Blend | Record
+FromClient = (
+    Hello
+    | SourcePicture
+    | Prompt
+    | Style
+    | Reset
+    | Share
+    | Blend
+    | Record
+    | Strength
+    | Steps
+)
 FromServer = State | StyledPicture | Statistics
 _KINDS: dict[int, type] = {
     0x01: Hello,
@@ -172,6 +203,8 @@ _KINDS: dict[int, type] = {
     0x06: Share,
     0x07: Blend,
     0x08: Record,
+    0x09: Strength,
+    0x0A: Steps,
     0x11: State,
     0x12: StyledPicture,
     0x13: Statistics,
@@ -256,6 +289,8 @@ def _record(kind: type, body: bytes) -> Any:
         values[name] = _checked(name, values[name], str(type_name))
     if kind is State and values["state"] not in STATES:
         raise ProtocolError("the state is unknown")
+    if kind in (Blend, Strength) and not 0 <= values["amount"] <= 1:
+        raise ProtocolError("amount must be from 0 to 1")
     return kind(**values)
 
 

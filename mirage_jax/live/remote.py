@@ -34,6 +34,8 @@ from mirage_jax.live.protocol import (
     SourcePicture,
     State,
     Statistics,
+    Steps,
+    Strength,
     StyledPicture,
     decode_from_server,
     encode,
@@ -94,6 +96,14 @@ class RemoteStream(Closing):
     def prompt(self, text: str) -> None:
         """What the stream should look like from the next frame on."""
         self._say(Prompt(text))
+
+    def strength(self, amount: float) -> None:
+        """How much of the style, 0 to 1, of this prompt and of later ones."""
+        self._say(Strength(amount))
+
+    def steps(self, count: int) -> None:
+        """Denoiser passes a frame, where the server offers so many."""
+        self._say(Steps(count))
 
     def reset(self) -> None:
         """The stream forgets its frames."""

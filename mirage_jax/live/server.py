@@ -254,6 +254,9 @@ class LiveServer:
         return web.json_response(
             {
                 "prompt": self._settings.prompt,
+                "strength": self._settings.strength,
+                "steps": self._settings.steps,
+                "step_choices": self._settings.step_choices,
                 "styles": self._styles,
                 "transport": self._settings.offered_transport,
                 "recording": bool(self._settings.recordings),

@@ -33,6 +33,8 @@ from mirage_jax.live.protocol import (
     Share,
     State,
     Statistics,
+    Steps,
+    Strength,
     Style,
 )
 from mirage_jax.live.rate import RateLimit
@@ -183,9 +185,10 @@ class Session(abc.ABC, Generic[Picture]):
                 "the token is missing or wrong: open the address that the server "
                 "printed when it started"
             )
-        prompt = await self._service.vector(self._service.settings.prompt)
+        settings = self._service.settings
+        prompt = await self._service.vector(settings.prompt)
         try:
-            self._client = self._service.engine.join(self, prompt)
+            self._client = self._service.engine.join(self, prompt, settings.strength)
         except BusyError as error:
             await self._send(State("busy", str(error), retry=True))
             return False
@@ -229,14 +232,16 @@ class Session(abc.ABC, Generic[Picture]):
         if isinstance(message, Prompt):
             self._ask(Blend(message.text, message.text, 0.0))
         elif isinstance(message, Blend):
-            if not 0 <= message.amount <= 1:
-                raise ProtocolError("amount must be from 0 to 1")
             self._ask(message)
         elif isinstance(message, Style):
             if message.name not in self._service.styles:
                 raise ProtocolError("there is no style of that name")
             prompt = self._service.styles[message.name]
             self._ask(Blend(prompt, prompt, 0.0))
+        elif isinstance(message, Strength):
+            self._service.engine.set_strength(self._seated(), message.amount)
+        elif isinstance(message, Steps):
+            self._choose_steps(message.count)
         elif isinstance(message, Reset):
             self._service.engine.reset(self._seated())
         elif isinstance(message, Share):
@@ -260,6 +265,15 @@ class Session(abc.ABC, Generic[Picture]):
             raise ProtocolError(f"a prompt has more than {limit} characters")
         self._prompt.put(wish)
         self._prompt_came.set()
+
+    def _choose_steps(self, count: int) -> None:
+        engine, choices = self._service.engine, self._service.settings.step_choices
+        if count in choices:
+            engine.set_steps(self._seated(), count)
+        else:
+            offered = " or ".join(map(str, choices))
+            detail = f"this server takes {offered} steps: see --config.most_steps"
+            self.state(engine.status, detail, retry=False)
 
     def _offer(self, picture: Picture) -> None:
         self._source.put(picture)
@@ -361,6 +375,7 @@ class Session(abc.ABC, Generic[Picture]):
                     device_ms=1000 * engine.governor.step_seconds,
                     clients=engine.clients,
                     seats=engine.seats,
+                    steps=engine.steps,
                 )
             )
 
@@ -375,10 +390,8 @@ class Session(abc.ABC, Generic[Picture]):
     async def _refuse(self, reason: str) -> None:
         self._service.wire.refused += 1
         _LOG.info("a client was refused: %s", reason)
-        try:
+        with contextlib.suppress(ConnectionError, TimeoutError, GoneError):
             await self._send(State("refused", reason))
-        except (ConnectionError, TimeoutError, GoneError):
-            pass
 
     def _seated(self) -> Client:
         assert self._client is not None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mirage_jax.errors import MirageError
+from mirage_jax.flow import STEP_COUNTS
 from mirage_jax.live.limits import LiveLimits
 from mirage_jax.live.shared import is_key
 from mirage_jax.precision import fields_of
@@ -31,10 +32,12 @@ class LiveSettings:
 
     model: str
     prompt: str
+    strength: float
     size: str
     cpu_size: str
     fit: str
     steps: int
+    most_steps: int
     commit: str
     precision: str
     seed: int
@@ -91,6 +94,7 @@ class LiveSettings:
                     "it empty"
                 )
         ranges = {
+            "strength": (0, 1),
             "seed": (0, 2**32 - 1),
             "seats": (1, 64),
             "cpu_seats": (1, 64),
@@ -118,6 +122,7 @@ class LiveSettings:
         if self.replicas > 1:
             self._check_replicas()
         self.stream("cpu")
+        check_ranges(self, {"most_steps": (self.steps, STEP_COUNTS[-1])})
 
     def _check_replicas(self) -> None:
         alone = ("source", "record", "push", "virtual_camera")
@@ -150,6 +155,11 @@ class LiveSettings:
         if self.transport != "auto":
             return self.transport
         return "webrtc" if webrtc_installed() and not self.loopback else "websocket"
+
+    @property
+    def step_choices(self) -> tuple[int, ...]:
+        """Steps a frame that a client may wish."""
+        return tuple(steps for steps in STEP_COUNTS if steps <= self.most_steps)
 
     def stream(self, platform: str) -> StreamConfig:
         """The streams' configuration on a device of this platform."""

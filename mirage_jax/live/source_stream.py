@@ -118,7 +118,8 @@ class SourceStream:
         """The seat, a new one after an error of the device; None if there is none."""
         if self._client is None:
             try:
-                self._client = self._engine.join(self, self._prompt)
+                strength = self._settings.strength
+                self._client = self._engine.join(self, self._prompt, strength)
             except BusyError:
                 return None
         return self._client

@@ -1,6 +1,7 @@
 // The page: puts source, connection and stage together.
 
 import { Connection } from "./connection.js";
+import { Controls } from "./controls.js";
 import { encode, encodePicture } from "./protocol.js";
 import { Prompts } from "./prompts.js";
 import { Share } from "./share.js";
@@ -49,6 +50,7 @@ const connection = new Connection(takeToken(), {
 });
 
 const prompts = new Prompts(connection);
+const controls = new Controls(connection);
 const share = new Share(connection);
 
 /** The token of the address or of this tab's past; the address keeps none. */
@@ -76,6 +78,7 @@ function showState(name, detail, message) {
     answered = sequence;
     for (const bitmap of waiting.values()) bitmap.close();
     waiting.clear();
+    controls.tellAgain();
     prompts.tellAgain();
     $("server-record").setAttribute("aria-pressed", false);
     share.tell(false);
@@ -207,6 +210,7 @@ function showStatistics(message) {
   $("fps").textContent = message.fps.toFixed(1);
   $("device").textContent = message.device_ms ? `${message.device_ms.toFixed(message.device_ms < 10 ? 1 : 0)} ms` : "–";
   $("drops").textContent = message.dropped;
+  controls.show(message.steps);
   $("latency").textContent = latency ? `${Math.round(latency)} ms` : "–";
 }
 
@@ -341,11 +345,13 @@ document.addEventListener("keydown", (event) => {
 });
 
 async function askServer() {
-  const { prompt, styles, transport, recording } = await (await fetch("styles.json")).json();
+  const config = await (await fetch("styles.json")).json();
+  const { prompt, styles, transport, recording } = config;
   const wanted = new URLSearchParams(location.search).get("transport") ?? transport;
   connection.webrtc = wanted === "webrtc" && "RTCPeerConnection" in window;
   $("server-record").hidden = !recording;
   prompts.list(prompt, styles);
+  controls.list(config);
 }
 
 addEventListener("pagehide", () => connection.close()); // or its seat stays taken a while

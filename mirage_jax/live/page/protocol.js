@@ -1,7 +1,7 @@
 // The messages of mirage_jax/live/protocol.py: kind, version, body.
 
 const VERSION = 1;
-const KINDS = { hello: 1, picture: 2, prompt: 3, style: 4, reset: 5, share: 6, blend: 7, record: 8 };
+const KINDS = { hello: 1, picture: 2, prompt: 3, style: 4, reset: 5, share: 6, blend: 7, record: 8, strength: 9, steps: 10 };
 const STATE = 0x11;
 const STYLED = 0x12;
 const STATISTICS = 0x13;
