@@ -15,7 +15,7 @@ def get_config() -> config_dict.ConfigDict:
     c.model = "default"
     # What a stream looks like until somebody types.
     c.prompt = "a pencil drawing on paper"
-    # How much of the style, 0 to 1, likewise. See docs/live.md.
+    # How much of the style, 0 (the source) to 1, likewise.
     c.strength = 1.0
     # Size on a GPU and on a CPU: "512" (square) or height x width, "288x512".
     c.size = "512"

@@ -17,8 +17,7 @@ def get_config() -> config_dict.ConfigDict:
     c.prompt = "an oil painting with thick brush strokes"
     # Prompts over time instead: "0s: a watercolour; 4s: neon city; 1m10s: ...".
     c.schedule = ""
-    # How much of the style, 0 to 1, for weights that were trained so: see
-    # docs/training.md.
+    # How much of the style, 0 (the source) to 1.
     c.strength = 1.0
     # A shipped model's name or a folder with weights.
     c.model = "default"

@@ -27,6 +27,7 @@ from mirage_jax.schedule import PromptSchedule
 from mirage_jax.staged_file import staged
 from mirage_jax.stream import StreamConfig
 from mirage_jax.stream_driver import Driver, StreamDriver, time_frames
+from mirage_jax.strength import with_strength
 from mirage_jax.text import encode_text
 from mirage_jax.video.constant_rate import constant_rate
 from mirage_jax.video.frame_size import fit_frame
@@ -87,7 +88,7 @@ def render(
         head = list(itertools.islice(frames, room))
 
         schedule = settings.prompts()
-        vectors = settings.strength * encode(schedule.prompts)
+        vectors = encode(schedule.prompts)
         out = Path(settings.out)
         start = reader.start or 0.0
         styled_file = stack.enter_context(
@@ -116,6 +117,7 @@ def render(
         for index, (source, styled) in enumerate(
             _stream(driver, clip, schedule, vectors, rate, settings.seed, profile)
         ):
+            styled = with_strength(source, styled, settings.strength)
             styled_file.write(styled)
             if compare_file is not None:
                 compare_file.write(np.concatenate([source, styled], axis=1))

@@ -73,7 +73,7 @@ class Client:
 
     Attributes:
       prompt: the vector that its stream follows.
-      strength: how much of the style, 0 to 1: scales that vector.
+      strength: how much of the style its pictures have, see `with_strength`.
       steps: denoiser passes a frame that it wishes.
       renew: its stream must start anew before the next frame.
       new_prompt: its prompt slots must be written before the next frame.

@@ -34,6 +34,7 @@ from mirage_jax.live.governor import Governor
 from mirage_jax.live.limits import Counters, LiveLimits
 from mirage_jax.live.seats import Seats
 from mirage_jax.live.steps import Steps
+from mirage_jax.strength import with_strength
 
 _LOG = logging.getLogger(__name__)
 _TICK = 0.5  # seconds between looks for clients to be closed
@@ -145,9 +146,9 @@ class Engine:
             client.prompt, client.new_prompt = prompt, True
 
     def set_strength(self, client: Client, strength: float) -> None:
-        """From its next frame on, so much of the style: 0 to 1."""
+        """From its next picture on, so much of the style: 0 to 1."""
         with self._changed:
-            client.strength, client.new_prompt = strength, True
+            client.strength = strength
 
     def set_steps(self, client: Client, steps: int) -> None:
         """Its frames take at least so many steps, once these are compiled."""
@@ -304,7 +305,7 @@ class Engine:
                     continue
                 turn.renew[seat] = client.renew
                 turn.new_prompt[seat] = client.new_prompt and not client.renew
-                turn.prompts[seat] = client.strength * client.prompt
+                turn.prompts[seat] = client.prompt
                 turn.frames.append((seat, client, frame))
                 client.renew = client.new_prompt = False
         return turn
@@ -318,6 +319,7 @@ class Engine:
     ) -> None:
         client.shown(now)
         self.counters.styled += 1
+        image = with_strength(frame.image, image, client.strength)
         client.sink.frame(StyledFrame(frame.sequence, frame.captured, image))
 
     def _reanchor(self, client: Client) -> None:
