@@ -12,7 +12,7 @@ from ml_collections import config_dict
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no_history": {"history.probability": 0.0, "rollout.corrupted": 0.0},
-    "no_rollouts": {"rollout.modes": "", "history.own": 0.0, "pattern": (0,)},
+    "no_rollouts": {"rollout.modes": "", "history.own": 0.0, "pattern": (0, 0, 1)},
     "clean_commit": {"rollout.modes": "clean/1,clean/2"},
     "no_anchor": {"rollout.anchored": 0.0, "anchor_probability": 0.0},
 }
@@ -50,8 +50,8 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
         hosts=dict(coordinator="", processes=0, process=-1),
         # The frame sizes, and what the steps use in turn: clips of each size, then
         # each of the modes of the roll-outs, at the first size.
-        sizes=(512,) if rollout else (512, 256),
-        pattern=(1, 0, 2, 0) if rollout else (0, 0, 0, 1),
+        sizes=(512, 256),
+        pattern=(2, 0, 1, 3, 0) if rollout else (0, 0, 0, 1),
         frames=16,  # twice the ring, see "What running it taught" in docs/design.md
         anchor_probability=0.2,
         source_dropped=0.1,
@@ -94,8 +94,7 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
             anchored=0.5,  # share of streams with an anchor
             corrupted=0.1,  # share of frames whose history is corrupted
         ),
-        # Share of clips with a strength below 1: in part the source, a shorter prompt.
-        prompts=dict(mix=0.5, noise=1.0, partial=0.1 if rollout else 0.0),
+        prompts=dict(mix=0.5, noise=1.0),
         steps=60_000,
         # 0: by steps, then a killed run goes on exactly.
         minutes=8.0 if rollout else 9.0 if pixel else 10.0,

@@ -26,7 +26,6 @@ from mirage_jax.flow import NoiseMix
 from mirage_jax.training import denoiser as training
 from mirage_jax.training.denoiser import ClipBatch, DenoiserData, DenoiserLoss
 from mirage_jax.training.history import HistoryAugmentation
-from mirage_jax.training.prompts import PromptAugmentation
 from mirage_jax.weights import load_weights, model_folder
 
 MODEL = toy_model.MODEL
@@ -128,16 +127,6 @@ def test_a_style_sees_clips_and_photographs_in_turn():
         source, _, _ = pair_sampler()(apart, jax.random.key(seed))
         bright.append([float(source[0].mean()) > 0.5, float(source[2].mean()) > 0.5])
     assert set(np.array(bright)[:, 0]) == set(np.array(bright)[:, 1]) == {True, False}
-
-
-def test_a_style_is_applied_in_part_unless_it_repairs_its_source():
-    prompts = PromptAugmentation(partial=1.0)
-    source, target = jnp.zeros((4, 2, 8, 8, 3)), jnp.ones((4, 2, 8, 8, 3))
-    mix = functools.partial(training.mix_with_source, data(with_pairs=True))
-    mixed, strength = mix(jax.random.key(0), source, target, prompts)
-    assert 0 < strength[0] < 1, "sepia is a matter of degree"
-    np.testing.assert_array_equal(strength[1:], 1)  # effects, and the users' style
-    np.testing.assert_allclose(mixed.mean((1, 2, 3, 4)), strength, rtol=1e-5)
 
 
 def test_styles_are_chosen_by_name():

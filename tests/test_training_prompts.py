@@ -11,7 +11,6 @@ from mirage_jax.data.prompt_table import PromptTable
 from mirage_jax.errors import MirageError
 from mirage_jax.training.prompts import (
     PromptAugmentation,
-    draw_strengths,
     prompt_rows,
     sample_prompts,
 )
@@ -55,19 +54,6 @@ def test_they_stray_but_keep_unit_length_and_their_style(mix, noise):
     strayed = likeness[:, 1, 1] < 0.999
     assert strayed.mean() > 0.9 if noise else not strayed.any()
     assert (likeness[:, 0, 0] < 0.999).mean() > 0.5
-
-
-def test_strengths_are_one_but_for_a_share_of_the_clips_that_may_be_mixed():
-    mixable = (True,) * 400 + (False,) * 100
-    found = np.asarray(
-        draw_strengths(jax.random.key(0), mixable, PromptAugmentation(partial=0.25))
-    )
-    assert (found[400:] == 1).all()
-    below = found[:400][found[:400] < 1]
-    assert len(below) / 400 == pytest.approx(0.25, abs=0.07)
-    assert below.min() >= 0 and below.mean() == pytest.approx(0.5, abs=0.1)
-    whole = draw_strengths(jax.random.key(0), mixable, PromptAugmentation())
-    assert (whole == 1).all()
 
 
 def test_rows_follow_the_order_of_the_styles():

@@ -23,11 +23,7 @@ from mirage_jax.data.varied_styles import VARIANTS
 from mirage_jax.denoiser import REMAT, Params, denoise_clip
 from mirage_jax.errors import MirageError
 from mirage_jax.training.history import HistoryAugmentation, corrupt_history
-from mirage_jax.training.prompts import (
-    PromptAugmentation,
-    draw_strengths,
-    sample_prompts,
-)
+from mirage_jax.training.prompts import PromptAugmentation, sample_prompts
 from mirage_jax.training.variants import name_variant
 from mirage_jax.training.vgg import perceptual_loss
 
@@ -213,23 +209,6 @@ def sample_pairs_of_styles(
     return jnp.stack(sources), jnp.stack(targets), anchored
 
 
-def mix_with_source(
-    data: DenoiserData,
-    key: Array,
-    source: Float[Array, "s T H W 3"],
-    target: Float[Array, "s T H W 3"],
-    prompts: PromptAugmentation,
-) -> tuple[Float[Array, "s T H W 3"], Float[Array, " s"]]:
-    """Targets of clips whose style is applied in part, and all clips' strengths."""
-    styles = chosen_styles(data.styler, data.only)
-    mixable = tuple(style.kind != "memory" for style in styles)
-    # Nobody knows what the users' own styles do to their sources.
-    mixable += (False,) * (len(source) - len(styles))
-    strength = draw_strengths(key, mixable, prompts)
-    share = strength[:, None, None, None, None]
-    return source + share * (target - source), strength
-
-
 def _repeat(x: Array, times: int) -> Array:
     return jnp.concatenate([x] * times)
 
@@ -305,20 +284,16 @@ def make_denoiser_loss(
         params: Params, key: Array, data: DenoiserData, step: Array
     ) -> tuple[Array, dict[str, Array]]:
         del step
-        keys = jax.random.split(key, 10)
+        keys = jax.random.split(key, 9)
         embeddings, counts = jnp.asarray(data.embeddings), jnp.asarray(data.counts)
         variants = jax.random.randint(keys[8], counts.shape, 0, VARIANTS)
         with jax.named_scope("draw"):
             source, target, anchored = sample_pairs_of_styles(
                 data, keys[0], batch, variants
             )
-            target, strength = mix_with_source(
-                data, keys[9], source, target, loss.prompts
-            )
         prompt = jnp.concatenate(
             [
-                strength[:, None]
-                * sample_prompts(embeddings, counts, one_key, loss.prompts)
+                sample_prompts(embeddings, counts, one_key, loss.prompts)
                 for one_key in jax.random.split(keys[1], batch.draws)
             ]
         )

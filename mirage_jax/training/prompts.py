@@ -18,12 +18,10 @@ class PromptAugmentation:
     Attributes:
       mix: largest share of a second wording of the style mixed into the first.
       noise: largest length of the random direction added to the unit embedding.
-      partial: share of clips whose style is applied in part, see `draw_strengths`.
     """
 
     mix: float = 0.5
     noise: float = 1.0
-    partial: float = 0.0
 
 
 def prompt_rows(
@@ -67,25 +65,6 @@ def sample_prompts(
     length = augmentation.noise * jax.random.uniform(length_key, (styles, 1))
     direction = jax.random.normal(direction_key, (styles, width)) * width**-0.5
     return _unit(prompt + length * direction)
-
-
-def draw_strengths(
-    key: Array, mixable: tuple[bool, ...], augmentation: PromptAugmentation
-) -> Float[Array, " s"]:
-    """How strongly each clip's style is applied, in [0, 1]; 1 in most clips.
-
-    A prompt's embedding of this length stands for a target that is this share of the
-    styled picture and for the rest the source.
-
-    Args:
-      key: same key, same strengths.
-      mixable: whether a style may be mixed with its source; an effect that repairs the
-        source may not.
-      augmentation: `partial` is the share of clips below 1; uniform there.
-    """
-    coin, strength = jax.random.uniform(key, (2, len(mixable)))
-    partial = (coin < augmentation.partial) & jnp.array(mixable)
-    return jnp.where(partial, strength, 1.0)
 
 
 def _unit(x: Float[Array, "s 384"]) -> Float[Array, "s 384"]:

@@ -38,7 +38,6 @@ from mirage_jax.training.denoiser import (
     ClipBatch,
     DenoiserData,
     DenoiserLoss,
-    mix_with_source,
     pixel_terms,
     presence,
     sample_pairs_of_styles,
@@ -221,7 +220,7 @@ def make_rollout_loss(
         params: Any, key: Array, data: DenoiserData, step: Array
     ) -> tuple[Array, dict[str, Array]]:
         del step
-        keys = jax.random.split(key, 8)
+        keys = jax.random.split(key, 7)
         embeddings, counts = jnp.asarray(data.embeddings), jnp.asarray(data.counts)
         prompt = sample_prompts(embeddings, counts, keys[1], loss.prompts)
         clips = len(prompt)
@@ -233,10 +232,7 @@ def make_rollout_loss(
             variants = variant_of_noise(opening)
             source, target, _ = sample_pairs_of_styles(data, keys[0], batch, variants)
             learnt = jnp.array(places)
-            target, strength = mix_with_source(
-                data, keys[7], source[:, learnt], target[:, learnt], loss.prompts
-            )
-            prompt = strength[:, None] * prompt
+            target = target[:, learnt]
 
         def encode(frames: Array) -> Array:
             latents = codec.encode(data.codec, frames, model.codec, dtype)
