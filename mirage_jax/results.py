@@ -131,16 +131,13 @@ def write_results(
     commit = setup.get("commit")
     if commit is not None and not A_COMMIT.fullmatch(commit):
         raise ValueError(f"the setup's commit is that of the code: {commit!r}")
-    text = json.dumps(
-        {
-            "script": script,
-            "setup": dict(setup),
-            "results": [dataclasses.asdict(result) for result in results],
-        },
-        indent=1,
-        allow_nan=False,
-    )
-    write_whole(path, (text + "\n").encode())
+    head = {"script": script, "setup": dict(setup)}
+    opened = json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}")
+    # A result is a line: files of a thousand results stay small and can be compared.
+    lines = [json.dumps(dataclasses.asdict(result)) for result in results]
+    listed = ",\n  ".join(lines)
+    text = f'{opened},\n "results": [\n  {listed}\n ]\n}}\n'
+    write_whole(path, text.encode())
 
 
 def read_record(path: str | os.PathLike[str]) -> Record:
