@@ -1,7 +1,7 @@
 """Pack a trained codec and denoiser as the model that ships with the package.
 
     python -m experiments.export_model --codec=runs/codec/codec.safetensors \
-        --denoiser=runs/denoiser_pixel/denoiser.safetensors \
+        --denoiser=runs/denoiser_rollout/denoiser.safetensors \
         --styler=runs/styler/styler.safetensors --out=mirage_jax/models/default
 
 Large kernels become int8 with a scale per output channel, the rest float16. Prints

@@ -6,8 +6,7 @@
 #
 # DATA: folder of experiments/prepare_data.py; VGG: HED's VGG16 weights (.npz);
 # PAINTINGS: folder of paintings; HELD_OUT: folder of clips never trained on.
-# Minutes of the stages on one GPU: STYLER, CODEC, DIFFUSION, PIXEL, and ROLLOUT, which
-# is left out unless it is given, as the shipped weights were made without it. PYTHON:
+# Minutes of the stages on one GPU: STYLER, CODEC, DIFFUSION, PIXEL and ROLLOUT. PYTHON:
 # the interpreter.
 set -euo pipefail
 if [ $# -lt 4 ]; then
@@ -24,7 +23,7 @@ styler=$runs/styler/styler.safetensors
 codec=$runs/codec/codec.safetensors
 diffusion=$runs/denoiser_diffusion/denoiser.safetensors
 pixel=$runs/denoiser_pixel/denoiser.safetensors
-last=$pixel
+rollout=$runs/denoiser_rollout/denoiser.safetensors
 
 "$python" -m experiments.train_styler --config=configs/train_styler.py \
   --config.data="$data" --config.paintings="$paintings" --config.vgg="$vgg" \
@@ -41,14 +40,11 @@ last=$pixel
   --config.data="$data" --config.codec="$codec" --config.styler="$styler" \
   --config.vgg="$vgg" --config.init="$diffusion" \
   --config.workdir="$runs/denoiser_pixel" --config.minutes="${PIXEL:-9.0}"
-if [ -n "${ROLLOUT:-}" ]; then
-  last=$runs/denoiser_rollout/denoiser.safetensors
-  "$python" -m experiments.train_denoiser --config=configs/train_denoiser.py:rollout \
-    --config.data="$data" --config.codec="$codec" --config.styler="$styler" \
-    --config.vgg="$vgg" --config.init="$pixel" \
-    --config.workdir="$runs/denoiser_rollout" --config.minutes="$ROLLOUT"
-fi
-"$python" -m experiments.export_model --codec="$codec" --denoiser="$last" \
+"$python" -m experiments.train_denoiser --config=configs/train_denoiser.py:rollout \
+  --config.data="$data" --config.codec="$codec" --config.styler="$styler" \
+  --config.vgg="$vgg" --config.init="$pixel" \
+  --config.workdir="$runs/denoiser_rollout" --config.minutes="${ROLLOUT:-8.5}"
+"$python" -m experiments.export_model --codec="$codec" --denoiser="$rollout" \
   --styler="$styler" --out="$runs/model"
 "$python" -m experiments.evaluate --model="$runs/model" --clips="$held_out" \
   --styler="$runs/model/styler.safetensors" --out="$runs/quality.json" \

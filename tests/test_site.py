@@ -184,7 +184,7 @@ def test_links_between_tree_and_site(
         ('<link href="https://a.b/c.css" rel="stylesheet">', 1),
         ("@font-face { src: url(https://a.b/c.woff2) }", 1),
         ('<a href="https://a.b/">text</a>', 0),
-        ('<img src="../pictures/demo.jpg">', 0),
+        ('<img src="../pictures/demo.webp">', 0),
         ('<svg xmlns="http://www.w3.org/2000/svg">', 0),
     ],
 )

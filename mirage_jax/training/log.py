@@ -100,7 +100,9 @@ class TrainLog(Closing):
         means["peak_memory_gib"] = peak_memory()[0] / 2**30
         for name, value in means.items():
             self._board.add_scalar(name, value, step)
-        record = {"step": step, "elapsed_s": round(elapsed, 3), **means}
+        # Five digits say all that a mean of losses knows.
+        rounded = {name: float(f"{value:.5g}") for name, value in means.items()}
+        record = {"step": step, "elapsed_s": round(elapsed, 3), **rounded}
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         told = [f"step {step}", f"loss {means['loss']:.4f}", _speed(means)]
