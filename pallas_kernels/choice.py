@@ -68,7 +68,7 @@ def measured(op: Op, device: Device) -> tuple[Measured, ...]:
                 )
             )
         except (TypeError, ValueError, AttributeError, KeyError) as error:
-            path = tuned_table.path_of(device)
+            path = tuned_table.table_of(device)
             message = f"{path}: a row is left out: {error}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
     return tuple(rows)

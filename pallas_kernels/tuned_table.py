@@ -1,4 +1,4 @@
-"""Measured tables: `tuned/<device>.json`, one a device, read where there is one.
+"""Measured tables: `tuned/<device>.json`, one a device or one for cards of one chip.
 
     {"device": ..., "capability": [9, 0], "cores": 132, "jax": ...,
      "<op>": [{"problem": {...}, "configs": {"<backend>": {...}},
@@ -22,8 +22,28 @@ FOLDER = pathlib.Path(__file__).parent / "tuned"
 
 
 def path_of(device: Device) -> pathlib.Path:
-    """Where the table of a device lies."""
+    """Where the table of a device lies, or would."""
     return FOLDER / f"{device.slug}.json"
+
+
+def table_of(device: Device) -> pathlib.Path:
+    """The device's own table, else that of another card with the same chip.
+
+    The chip is the capability and the number of cores: an H200 is an H100 with more
+    and faster memory, and what is fast on one is fast on the other.
+    """
+    own = path_of(device)
+    if own.exists():
+        return own
+    for path in sorted(FOLDER.glob("*.json")):
+        try:
+            table = json.loads(path.read_text())
+            chip = (tuple(table["capability"]), table["cores"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if chip == (device.capability, device.cores):
+            return path
+    return own
 
 
 @functools.cache
@@ -32,7 +52,7 @@ def entries(device: Device, op: str) -> tuple[dict[str, Any], ...]:
 
     A broken table costs speed, not the stream: it is reported once and left alone.
     """
-    path = path_of(device)
+    path = table_of(device)
     try:
         table = json.loads(path.read_text())
         found = tuple(table.get(op, ()))

@@ -122,3 +122,20 @@ def test_other_matrices_and_formats_are_other_problems():
         assert choice.backend_order(op, other, H100) == ("xla",), change
     near = dataclasses.replace(problem, tokens=128)
     assert choice.backend_order(op, near, H100) == ("mosaic", "xla")
+
+
+def test_a_card_without_a_table_takes_that_of_its_chip():
+    problem = norm()[2]
+    prefer(NORM, problem, "triton")
+    path = tuned_table.path_of(H100)
+    told = {"capability": H100.capability, "cores": H100.cores}
+    path.write_text(json.dumps(told | json.loads(path.read_text())))
+    h200 = dataclasses.replace(H100, kind="NVIDIA H200")
+    smaller = dataclasses.replace(h200, cores=H100.cores - 18)  # an H100 for PCIe
+    for card, taken in ((H100, path), (h200, path), (smaller, None)):
+        assert tuned_table.table_of(card) == (taken or tuned_table.path_of(card))
+        rows = choice.measured(NORM, card)
+        assert [row.order for row in rows] == ([("triton", "xla")] if taken else [])
+    own = tuned_table.path_of(h200)
+    own.write_text("{}")
+    assert tuned_table.table_of(h200) == own
