@@ -170,11 +170,9 @@ def modulations(
       shared: modulation that all layers share.
       tables: what each layer adds to it.
     """
-    # Gates move on in the tables, so that one addition is all there is to the rest.
-    gates = jnp.roll(tables[:, -1:], 1, axis=0)
-    tables = jnp.concatenate([tables[:, :-1], gates], axis=1)
     rows = shared[None] + tables[:, None, None]
-    shift, scale, gate, mlp_shift, mlp_scale, before = jnp.moveaxis(rows, 3, 0)
+    shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = jnp.moveaxis(rows, 3, 0)
+    before = jnp.roll(mlp_gate, 1, axis=0)
     return Modulation(before, scale, shift), Modulation(gate, mlp_scale, mlp_shift)
 
 
