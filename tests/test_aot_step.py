@@ -92,16 +92,14 @@ def test_a_loop_over_layers_is_their_kernels_and_a_counter(combination: str) -> 
     assert found is not None
     body = re.search(rf"^%?{re.escape(found[1])} .*?^}}", text, re.M | re.S)
     assert body is not None
-    launched = re.findall(r" (fusion|custom-call|copy|fusion-start)\((.*)", body[0])
-    # A dense layer is a call that slices its weights by an offset.
-    calls = [
-        rest
-        for opcode, rest in launched
-        if opcode == "custom-call" or "dynamic_slice_fusion" in rest
+    launched = re.findall(r" = (.*) (fusion|custom-call|copy)\S*\((.*)", body[0])
+    # A dense layer is a fusion that tells its kernel where the layer's weights begin.
+    calls = [op == "custom-call" or "kind=kCustom" in rest for _, op, rest in launched]
+    assert sum(calls) == (8 if stream.eight_bit is None else 9)
+    rest = [
+        shape for (shape, *_), call in zip(launched, calls, strict=True) if not call
     ]
-    assert len(calls) == (8 if stream.eight_bit is None else 9)
-    counter = [rest for opcode, rest in launched if rest not in calls]
-    assert len(counter) == 1 and "s32[]" in body[0]
+    assert rest == ["s32[]"]
 
 
 def test_what_does_not_fit_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
