@@ -58,8 +58,8 @@ def _backend(q: Array, operands: Operands, *, attend: Any, spec: Spec) -> Array:
 
 def _sliced(q: Array, operands: Operands, *, attend: Any, spec: Spec) -> Array:
     """The same behind a slice of the layer out of the whole cache."""
-    k, v, slot_bias, layer = operands
-    k, v = (jax.lax.dynamic_index_in_dim(x, layer, 0, False) for x in (k, v))
+    *stacks, layer = operands
+    k, v, slot_bias = (jax.lax.dynamic_index_in_dim(x, layer, 0, False) for x in stacks)
     return attend(q, k, v, slot_bias, prompt_tokens=spec.problem.prompt)
 
 
@@ -163,16 +163,15 @@ def make_sets(spec: Spec, stacked: bool, most: int) -> tuple[Array, list[Operand
     q = drawn[0][0]
     if not stacked:
         return q, [(k, v, bias, jnp.int32(0)) for _, k, v, bias in drawn]
-    k = jnp.stack([k for _, k, _, _ in drawn])
-    v = jnp.stack([v for _, _, v, _ in drawn])
-    return q, [(k, v, x[3], jnp.int32(layer)) for layer, x in enumerate(drawn)]
+    k, v, bias = (jnp.stack(x) for x in list(zip(*drawn, strict=True))[1:])
+    return q, [(k, v, bias, jnp.int32(layer)) for layer in range(count)]
 
 
 def expected(spec: Spec, q: Array, operands: Operands, biased: bool) -> Array:
     """The float32 reference for one set."""
     k, v, slot_bias, layer = operands
     if k.ndim == 5:
-        k, v = k[layer], v[layer]
+        k, v, slot_bias = k[layer], v[layer], slot_bias[layer]
     if not biased:
         slot_bias = jnp.zeros_like(slot_bias)
     q, k, v = (x.astype(jnp.float32) for x in (q, k, v))

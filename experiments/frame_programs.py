@@ -1,6 +1,7 @@
 """The stream step as it is timed: whole, with a stage left out, and in float32."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ from jaxtyping import Array
 
 from experiments.pass_programs import committed, exact_stream
 from mirage_jax.config import TEXT_WIDTH, ModelConfig
-from mirage_jax.frame_compiler import frame_options
+from mirage_jax.frame_compiler import frame_program
 from mirage_jax.stream import (
     Params,
     StreamConfig,
@@ -85,18 +86,21 @@ class FrameProgram:
             step: Any = make_step(self.model, s)
             return step.lower(params, state, source)
         given = state.source if self.without == "encode" else source
-        program = jax.jit(
-            self,
-            donate_argnums=(1, 3),
-            keep_unused=True,
-            compiler_options=frame_options(),
-        )
+        part = partial(_part, without=self.without)
+        program = frame_program(part, self.model, s, donate=(1, 3))
         spare = None if self.without == "decode" else source
         return program.lower(params, state, given, spare)
 
     def open(self, params: Params) -> StreamState:
         """A fresh stream."""
         return open_some_stream(params, self.model, self.stream)
+
+
+def _part(
+    *operands: Any, model: ModelConfig, stream: StreamConfig, without: str
+) -> tuple[StreamState, Array]:
+    """A frame without a stage, as `frame_program` takes it."""
+    return FrameProgram(model, stream, without)(*operands)
 
 
 @dataclasses.dataclass(frozen=True)

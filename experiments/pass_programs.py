@@ -149,7 +149,7 @@ class Pass:
             kernels=s.kernels,
             eight_bit=s.eight_bit,
             linear=s.linear,
-            unroll=s.unroll,
+            unroll=s.unroll is not False,
         )
         return latents, cache, given
 
@@ -179,6 +179,13 @@ class Pass:
         """What a pass leaves: latents, and K and V of the frame in all layers."""
         latents, cache, _ = carry
         return {"latents": latents, **committed(cache, self.model)}
+
+
+def one_pass(
+    denoiser: Params, carry: Carry, *, model: ModelConfig, stream: StreamConfig
+) -> Carry:
+    """A pass, as `frame_program` takes it."""
+    return Pass(model, stream)(denoiser, carry)
 
 
 def committed(cache: FrameCache, model: ModelConfig) -> dict[str, Array]:

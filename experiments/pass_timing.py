@@ -11,9 +11,9 @@ import numpy as np
 
 from experiments.call_timing import Call, time_calls
 from experiments.frame_programs import open_some_stream
-from experiments.pass_programs import Pass
+from experiments.pass_programs import Pass, one_pass
 from experiments.pass_report import Measured
-from mirage_jax.frame_compiler import frame_options
+from mirage_jax.frame_compiler import frame_options, frame_program
 from mirage_jax.profiling import STEPS, Profile
 from mirage_jax.stream import make_step
 from pallas_kernels import timing
@@ -67,14 +67,18 @@ class Job:
             self.refusal = f"{type(failure).__name__}: {lines[0][:160]}"
 
     def _lowered(self, name: str, params: Any) -> Any:
+        model, stream = self.runs.model, self.runs.stream
         if name == "step":
-            step: Any = make_step(self.runs.model, self.runs.stream)
+            step: Any = make_step(model, stream)
             state = jax.eval_shape(self.open, params)
             return step.lower(params, state, self.source())
-        program = self.runs if name == "pass" else self.runs.chained(self.passes)
+        if name == "pass":
+            program = frame_program(one_pass, model, stream, donate=1)
+        else:
+            many = self.runs.chained(self.passes)
+            program = jax.jit(many, donate_argnums=1, compiler_options=frame_options())
         carry = jax.eval_shape(self.runs.carry, params["denoiser"])
-        jitted = jax.jit(program, donate_argnums=1, compiler_options=frame_options())
-        return jitted.lower(params["denoiser"], carry)
+        return program.lower(params["denoiser"], carry)
 
     def open(self, params: Any) -> Any:
         """A fresh stream with some prompt."""

@@ -20,12 +20,12 @@ from absl import app, flags
 
 from experiments.command import command
 from experiments.named_model import load_named
-from experiments.pass_programs import Pass, side_of, stream_of
+from experiments.pass_programs import Pass, one_pass, side_of, stream_of
 from experiments.trace_events import gpu_events, profile_of
 from mirage_jax.config import ModelConfig
 from mirage_jax.device_weights import held_weights
 from mirage_jax.errors import MirageError
-from mirage_jax.frame_compiler import frame_options
+from mirage_jax.frame_compiler import frame_program
 from mirage_jax.results import Result, device_setup, write_results
 from mirage_jax.stream import StreamConfig, decode_frame, encode_frame
 from pallas_kernels import device
@@ -45,7 +45,7 @@ _OUT = flags.DEFINE_string(
 )
 
 WARM_UP = 3
-# (weights, carry) -> carry, and weights -> the first carry
+# (weights, carry, model=, stream=) -> carry, and weights -> the first carry
 Program = tuple[Callable[..., Any], Callable[[Any], Any]]
 
 
@@ -64,7 +64,8 @@ def profile_kernels() -> None:
     results: list[Result] = []
     for name in _PROGRAMS.value:
         call, first = programs[name]
-        kernels = by_kernel(_trace(call, params, first(params)), _CALLS.value)
+        run = frame_program(call, model, stream, donate=1)
+        kernels = by_kernel(_trace(run, params, first(params)), _CALLS.value)
         print(table(name, kernels, _SHOWN.value), flush=True)
         results += to_results(name, kernels)
     setup = device_setup() | {
@@ -82,33 +83,31 @@ def profile_kernels() -> None:
 
 def _programs(model: ModelConfig, stream: StreamConfig) -> dict[str, Program]:
     """What may be traced: functions of weights and a carry that return the next."""
-    one_pass = Pass(model, stream)
     grid = (1, *stream.grid, model.codec.channels)
     pictures = (1, stream.height, stream.width, 3)
     key = jax.random.key(0)
 
-    def encode(params: Any, picture: Any) -> Any:
-        latent = encode_frame(params, model, stream, picture)
+    def encode(params: Any, picture: Any, **how: Any) -> Any:
+        latent = encode_frame(params, source=picture, **how)
         # The next call's picture, so that calls are no copies of each other.
         return picture ^ (latent[0, 0, 0, 0] > 0).astype(jnp.uint8)
 
-    def decode(params: Any, latent: Any) -> Any:
-        picture = decode_frame(params, model, stream, latent)
+    def decode(params: Any, latent: Any, **how: Any) -> Any:
+        picture = decode_frame(params, styled=latent, **how)
         return latent + 1e-3 * picture[0, 0, 0, 0].astype(jnp.float32)
 
     return {
         "encode": (encode, lambda _: jax.random.bits(key, pictures, jnp.uint8)),
         "pass": (
-            lambda params, carry: one_pass(params["denoiser"], carry),
-            lambda params: jax.jit(one_pass.carry)(params["denoiser"]),
+            lambda params, carry, **how: one_pass(params["denoiser"], carry, **how),
+            lambda params: jax.jit(Pass(model, stream).carry)(params["denoiser"]),
         ),
         "decode": (decode, lambda _: jax.random.normal(key, grid)),
     }
 
 
-def _trace(call: Callable[..., Any], params: Any, carry: Any) -> Any:
+def _trace(run: Callable[..., Any], params: Any, carry: Any) -> Any:
     """The profile of some calls, after others that warm up."""
-    run = jax.jit(call, donate_argnums=1, compiler_options=frame_options())
     for _ in range(WARM_UP):
         carry = run(params, carry)
     jax.block_until_ready(carry)

@@ -29,11 +29,12 @@ from mirage_jax.config import TEXT_WIDTH, DenoiserConfig, ModelConfig
 from mirage_jax.prompt_encoder import PromptEncoder
 from mirage_jax.transformer import (
     DENSE,
-    MODULATIONS,
     Block,
     Conditioning,
     Head,
+    Modulation,
     Stem,
+    modulations,
     open_residual,
     rms_norm,
     rope_angles,
@@ -62,15 +63,15 @@ def init_denoiser(key: Array, config: ModelConfig) -> Params:
     x = jnp.zeros((1, 1, 1, c.width))
     tau = jnp.zeros((1, 1))
     prompt = jnp.zeros((1, c.prompt_tokens, c.prompt_width))
+    modulation = Modulation(*jnp.zeros((3, 1, 1, c.width)))
 
-    def everything(block, x, modulation, prompt):
+    def everything(block, x, prompt):
         block.prompt_slot(prompt)
         attend = lambda qkv: (qkv[:, :, 0], None)  # noqa: E731
-        return block(open_residual(x), block.modulate(modulation), attend)
+        return block(open_residual(x), (modulation, modulation), attend)
 
     def init_block(key):
-        modulation = jnp.zeros((1, 1, MODULATIONS, c.width))
-        return Block(c, f32).init(key, x, modulation, prompt, method=everything)
+        return Block(c, f32).init(key, x, prompt, method=everything)
 
     # The bias starts mildly in favour of the recent past; prompt and anchor at 0.
     ages = -0.2 * jnp.arange(c.ring + 1)
@@ -84,7 +85,7 @@ def init_denoiser(key: Array, config: ModelConfig) -> Params:
         "blocks": jax.vmap(init_block)(jax.random.split(keys[3], c.layers))["params"],
         "slot_bias": jnp.tile(bias, (c.layers, c.heads, 1)),
         "head": Head(c, channels, f32).init(
-            keys[4], open_residual(x), jnp.zeros((1, 1, 2, c.width)), latents, tau
+            keys[4], open_residual(x), modulation, latents, tau
         )["params"],
     }
 
@@ -141,6 +142,11 @@ class Condition:
     def of_frames(self, start: int, end: int) -> "Condition":
         """That of some of the frames."""
         return Condition(self.blocks[:, start:end], self.head[:, start:end])
+
+    def of_head(self, layers: tuple[Modulation, Modulation]) -> Modulation:
+        """What the head's norm is told, behind layers with these `modulations`."""
+        gate = layers[0].gate[0]  # the last layer's: see there
+        return Modulation(gate, scale=self.head[:, :, 1], shift=self.head[:, :, 0])
 
 
 def condition(
@@ -218,8 +224,8 @@ def denoise_clip(
     angles = jnp.tile(angles, (frames, 1))
     block = Block(c, dtype)
 
-    def layer(residual, weights_and_bias):
-        weights, bias = weights_and_bias
+    def layer(residual, per_layer):
+        weights, bias, own = per_layer
         variables = {"params": weights}
         prompt_k, prompt_v = block.apply(variables, tokens, method=Block.prompt_slot)
         slot_bias = clip_slot_bias(bias, frames, anchored)
@@ -237,14 +243,14 @@ def denoise_clip(
             )
             return out, None
 
-        own = block.apply(variables, given.blocks, method=Block.modulate)
         return block.apply(variables, residual, own, attend)
 
-    layers = (params["blocks"], params["slot_bias"])
+    told = modulations(given.blocks, params["blocks"]["table"].astype(dtype))
+    layers = (params["blocks"], params["slot_bias"], told)
     residual, _ = jax.lax.scan(_rematerialised(layer, remat), open_residual(x), layers)
     head = Head(c, channels, dtype)
     variables = {"params": params["head"]}
-    return head.apply(variables, residual, given.head, source, present)
+    return head.apply(variables, residual, given.of_head(told), source, present)
 
 
 def denoise_frame(
@@ -285,10 +291,12 @@ def denoise_frame(
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     block = Block(c, dtype, kernels, eight_bit, linear)
     blocks = params["blocks"]
+    # Of all layers at once: kernels of their own would take longer than the additions.
+    told = modulations(given.blocks, blocks["table"].astype(dtype))
 
-    def layer(carry, per_layer):
+    def layer(carry, index, weights, own, among=None):
+        """One layer; `own` is its modulation, or that of all layers `among` which."""
         residual, k_slots, v_slots = carry
-        index, weights, own, bias = per_layer
 
         def attend(qkv):
             with jax.named_scope("commit"):
@@ -308,36 +316,37 @@ def denoise_frame(
                 q,
                 k_new,
                 v_new,
-                bias,
+                slot_bias,
                 prompt_tokens=c.prompt_tokens,
                 layer=index,
                 backend=backend,
             )
             return out, (k_new, v_new)
 
-        residual, slots = block.apply({"params": weights}, residual, own, attend)
-        return (residual, *slots), None
-
-    def modulate(weights):
-        return block.apply({"params": weights}, given.blocks, method=Block.modulate)
+        variables = {"params": weights}
+        residual, slots = block.apply(variables, residual, own, attend, among)
+        return residual, *slots
 
     carry = (open_residual(x), cache.k, cache.v)
-    # Of all layers at once: kernels of their own would take longer than the additions.
-    modulations = jax.vmap(modulate)(_outside_dense(blocks))
     if unroll:
         # Traced and lowered once, then called with each layer's index as a constant:
         # that of a scan, even an unrolled one, is a slice which takes a kernel to make.
         one_layer = jax.jit(layer)
         for index in range(c.layers):
-            one = np.int32(index), _layer(blocks, index)
-            own = modulations[index], slot_bias[index]
+            own = jax.tree.map(lambda x, index=index: x[index], told)
             with jax.named_scope(f"layer_{index}"):
-                carry, _ = one_layer(carry, (*one, *own))
+                carry = one_layer(carry, np.int32(index), _layer(blocks, index), own)
     else:
-        layers = (jnp.arange(c.layers), blocks, modulations, slot_bias)
-        carry, _ = jax.lax.scan(layer, carry, layers)
+
+        def next_layer(counted, weights):
+            index, carry = counted
+            return (index + 1, layer(carry, index, weights, told, index)), None
+
+        # The index is counted: as one of the scan's inputs it would be such a slice.
+        counted = jnp.int32(0), carry
+        (_, carry), _ = jax.lax.scan(next_layer, counted, blocks)
     residual, k, v = carry
     head = Head(c, channels, dtype, kernels)
     variables = {"params": params["head"]}
-    latents = head.apply(variables, residual, given.head, source, present)
+    latents = head.apply(variables, residual, given.of_head(told), source, present)
     return latents, dataclasses.replace(cache, k=k, v=v)

@@ -9,9 +9,12 @@ multiplies.
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from pallas_kernels import linear as product
+from pallas_kernels import linear_8bit as product_8bit
 from pallas_kernels.eight_bit import Quantised
 from pallas_kernels.linear import linear
 from pallas_kernels.linear_8bit import Weight8, linear_8bit
@@ -76,3 +79,13 @@ class Dense(nn.Module):
             dtype=self.dtype,
             backend=self.backend,
         )
+
+
+def backend_of(layer: Dense, tokens: tuple[int, int, int, int]) -> str | None:
+    """The backend of the product that a layer runs on, for x of this shape."""
+    if layer.backend is not None:
+        return layer.backend
+    x = jax.ShapeDtypeStruct(tokens, jnp.dtype(layer.dtype))
+    jax.eval_shape(lambda x: layer.init_with_output(jax.random.key(0), x), x)
+    run = product if layer.eight_bit is None else product_8bit
+    return run.last_backend()

@@ -52,7 +52,7 @@ def held_weights(params: Params, stream: StreamConfig) -> Params:
     platform = jax.default_backend()
     if platform == "gpu":
         return jax.jit(filters_first)(held)
-    if platform == "cpu" and stream.unroll:
+    if platform == "cpu" and stream.unroll is not False:
         return jax.jit(layers_apart)(held)
     return held
 

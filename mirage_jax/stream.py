@@ -25,7 +25,7 @@ from mirage_jax.cache import FrameCache
 from mirage_jax.config import DOWNSAMPLE, TEXT_WIDTH, ModelConfig
 from mirage_jax.denoiser import Condition, condition, denoise_frame, prompt_slots
 from mirage_jax.errors import MirageError
-from mirage_jax.frame_compiler import frame_options
+from mirage_jax.frame_compiler import frame_options, frame_program
 from mirage_jax.monitor import Monitor, new_monitor
 from mirage_jax.ranges import check_choices
 from pallas_kernels.eight_bit import LARGEST
@@ -62,7 +62,8 @@ class StreamConfig:
       eight_bit: "int8" or "float8_e4m3fn" runs most of the blocks' dense layers in 8
         bits; weights must then come from `device_weights`. None leaves all to `dtype`.
       linear: backend of the blocks' dense layers by name; "triton" has 8 bits alone.
-      unroll: layers unrolled into the program (quicker to run, slower to compile).
+      unroll: layers unrolled into the program, or a loop, which compiles sooner. None
+        leaves it to `frame_compiler`; other programs are then unrolled.
     """
 
     height: int = 512
@@ -80,7 +81,7 @@ class StreamConfig:
     kernels: str | None = None
     eight_bit: str | None = None
     linear: str | None = None
-    unroll: bool = True
+    unroll: bool | None = None
 
     def __post_init__(self):
         cell = 2 * DOWNSAMPLE
@@ -259,7 +260,7 @@ def _denoise(
         kernels=stream.kernels,
         eight_bit=stream.eight_bit,
         linear=stream.linear,
-        unroll=stream.unroll,
+        unroll=stream.unroll is not False,
     )
     bias = bias.astype(jnp.float32)
     now = frame_cache.age_bias(bias, cache.age)
@@ -399,19 +400,16 @@ def make_step(
     not be changed before it is started. A source from the host may be used again, one
     on the device is gone.
     """
-    step = partial(stream_step, model=model, stream=stream)
-    return jax.jit(
-        step,
-        donate_argnums=(1, 2),
-        keep_unused=True,  # also what is only written needs its place
-        compiler_options=frame_options(),
-    )
+    return frame_program(stream_step, model, stream, donate=(1, 2))
 
 
 def make_scan(
     model: ModelConfig, stream: StreamConfig
 ) -> Callable[..., tuple[StreamState, Array]]:
-    """The same step scanned over a clip [T, B, H, W, 3]; the state is donated."""
+    """The same step scanned over a clip [T, B, H, W, 3]; the state is donated.
+
+    A scan over frames is too long a loop for a graph, and its layers are none in it.
+    """
 
     def scan(params, state, clip):
         step = partial(stream_step, params, model=model, stream=stream)

@@ -128,22 +128,52 @@ class Residual:
     """The residual stream between two layers, with its last addend still apart.
 
     Adding `gate * branch` and normalising the sum is one pass over memory, so the sum
-    is left to whoever normalises it next.
+    is left to whoever normalises it next, and who has the gate in its `Modulation`.
 
     Attributes:
       x: the stream without the addend.
       branch: what the last MLP made.
-      gate: of each frame, on the branch.
     """
 
     x: Float[Array, "B G N D"]
     branch: Float[Array, "B G N D"]
-    gate: Float[Array, "B G D"]
 
 
 def open_residual(x: Float[Array, "B G N D"]) -> Residual:
     """A residual stream to which nothing has been added."""
-    return Residual(x, jnp.zeros_like(x), jnp.zeros_like(x[:, :, 0]))
+    return Residual(x, jnp.zeros_like(x))
+
+
+@flax.struct.dataclass
+class Modulation:
+    """What a norm of the residual stream is told, of each frame.
+
+    Attributes:
+      gate: on the branch that is added before the norm.
+      scale, shift: of the norm.
+    """
+
+    gate: Float[Array, "*L B G D"]
+    scale: Float[Array, "*L B G D"]
+    shift: Float[Array, "*L B G D"]
+
+
+def modulations(
+    shared: Float[Array, "B G 6 D"], tables: Float[Array, "L 6 D"]
+) -> tuple[Modulation, Modulation]:
+    """Those of the norms before attention and before the MLP, in all layers: [L, ...].
+
+    An MLP's branch is added by the next layer, so its gate stands there. That of the
+    last layer is for the head; it stands in the first one, where nothing is added.
+
+    Args:
+      shared: modulation that all layers share.
+      tables: what each layer adds to it.
+    """
+    rows = shared[None] + tables[:, None, None]
+    shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = jnp.moveaxis(rows, 3, 0)
+    before = jnp.roll(mlp_gate, 1, axis=0)
+    return Modulation(before, scale, shift), Modulation(gate, mlp_scale, mlp_shift)
 
 
 class Block(nn.Module):
@@ -151,10 +181,11 @@ class Block(nn.Module):
 
     `attend(qkv)` gets the projection of the tokens at hand, [B, G * N, 3, K, E]; it
     returns the output of attention [B, G * N, K, E] and whatever state it keeps. It is
-    also who needs `q_scale`, of the norm of q, and with the prompt `k_scale`.
-    `modulation` is the layer's own, from `modulate`. `kernels` names the backend of the
-    norms, `linear` that of the dense layers; `eight_bit` is the format of those that
-    `EIGHT_BIT` names, None for `dtype`.
+    also who needs `q_scale`, of the norm of q, and with the prompt `k_scale`; `table`
+    is for `modulations`. `modulation` is the layer's own or, where the `layer`'s index
+    is given, that of all layers. `kernels` names the backend of the norms, `linear`
+    that of the dense layers; `eight_bit` is the format of those that `EIGHT_BIT` names,
+    None for `dtype`.
     """
 
     config: DenoiserConfig
@@ -186,44 +217,33 @@ class Block(nn.Module):
         kv = self.prompt(tokens).reshape(*tokens.shape[:2], 2, c.heads, c.head_width)
         return rms_norm(kv[:, :, 0], self.k_scale), kv[:, :, 1]
 
-    def modulate(self, shared: Float[Array, "B G 6 D"]) -> Float[Array, "B G 6 D"]:
-        """This layer's modulation, from what all layers share."""
-        modulation: Array = shared + self.table.astype(self.dtype)[None, None]
-        return modulation
-
     def __call__(
         self,
         residual: Residual,
-        modulation: Float[Array, "B G 6 D"],
+        modulation: tuple[Modulation, Modulation],
         attend: Callable[..., tuple[Array, Any]],
+        layer: Array | None = None,
     ) -> tuple[Residual, Any]:
-        c, m = self.config, modulation
+        c = self.config
         b, g, n, _ = residual.x.shape
-        with jax.named_scope("attention"):
-            x, y = gated_residual_norm(
-                residual.x,
-                residual.branch,
-                residual.gate,
-                m[:, :, 1],
-                m[:, :, 0],
+
+        def norm(x: Array, branch: Array, m: Modulation) -> tuple[Array, Any]:
+            return gated_residual_norm(
+                *(x, branch, m.gate, m.scale, m.shift),
+                layer=layer,
                 to=self.eight_bit,
                 backend=self.kernels,
             )
+
+        with jax.named_scope("attention"):
+            x, y = norm(residual.x, residual.branch, modulation[0])
             qkv = self.qkv(y).reshape(b, g * n, 3, c.heads, c.head_width)
             y, state = attend(qkv)
             branch = self.out(y.reshape(b, g, n, c.width))
         with jax.named_scope("mlp"):
-            x, y = gated_residual_norm(
-                x,
-                branch,
-                m[:, :, 2],
-                m[:, :, 4],
-                m[:, :, 3],
-                to=self.eight_bit,
-                backend=self.kernels,
-            )
+            x, y = norm(x, branch, modulation[1])
             branch = self.down(self.up(y))
-        return Residual(x, branch, m[:, :, 5]), state
+        return Residual(x, branch), state
 
 
 class Stem(nn.Module):
@@ -273,9 +293,9 @@ class Head(nn.Module):
         _, y = gated_residual_norm(
             residual.x,
             residual.branch,
-            residual.gate,
-            modulation[:, :, 1],
-            modulation[:, :, 0],
+            modulation.gate,
+            modulation.scale,
+            modulation.shift,
             backend=self.kernels,
         )
         zeros = nn.initializers.zeros

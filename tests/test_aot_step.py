@@ -18,7 +18,8 @@ from mirage_jax.denoiser import init_denoiser
 from mirage_jax.device_weights import device_weights
 from mirage_jax.errors import MirageError
 from mirage_jax.stream import StreamConfig
-from pallas_kernels.targets import RTX_3090, compile_for, plugin_missing
+from pallas_kernels._mosaic import HAS_MOSAIC
+from pallas_kernels.targets import H100, RTX_3090, compile_for, plugin_missing
 
 missing = plugin_missing()
 pytestmark = [
@@ -74,6 +75,31 @@ def test_a_pass_of_the_880m_model_fits_an_rtx_3090(combination: str) -> None:
     # quantisation before the last.
     ours = 2 * (4 if stream.eight_bit is None else 8)
     assert sum("triton" in call for call in calls) >= ours
+
+
+@pytest.mark.skipif(not HAS_MOSAIC, reason="Mosaic for Hopper needs jax 0.11")
+@pytest.mark.parametrize("combination", ["mosaic", "mosaic+int8"])
+def test_a_loop_over_layers_is_their_kernels_and_a_counter(combination: str) -> None:
+    """Nothing is sliced out of a stack and nothing carried is copied."""
+    three = dataclasses.replace(BIG.denoiser, layers=3)  # two would be unrolled by XLA
+    model = dataclasses.replace(BIG, denoiser=three)
+    stream = stream_of(combination, 512, on_gpu=True)
+    stream = dataclasses.replace(stream, unroll=False)
+    runs, held = Pass(model, stream), weights(model, stream)
+    carry = jax.eval_shape(runs.carry, held)
+    text = compile_for(H100, runs, held, carry, donate=(1,)).as_text()
+    found = re.search(r"\bwhile\(.*body=%?([\w.-]+)", text)
+    assert found is not None
+    body = re.search(rf"^%?{re.escape(found[1])} .*?^}}", text, re.M | re.S)
+    assert body is not None
+    launched = re.findall(r" = (.*) (fusion|custom-call|copy)\S*\((.*)", body[0])
+    # A dense layer is a fusion that tells its kernel where the layer's weights begin.
+    calls = [op == "custom-call" or "kind=kCustom" in rest for _, op, rest in launched]
+    assert sum(calls) == (8 if stream.eight_bit is None else 9)
+    rest = [
+        shape for (shape, *_), call in zip(launched, calls, strict=True) if not call
+    ]
+    assert rest == ["s32[]"]
 
 
 def test_what_does_not_fit_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:

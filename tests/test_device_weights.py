@@ -143,7 +143,10 @@ def test_layers_apart_are_the_same_stream(to):
 
 
 def test_weights_are_held_as_this_device_reads_them_best(monkeypatch):
-    cases = (("cpu", True, tuple), ("cpu", False, jax.Array), ("gpu", True, jax.Array))
+    cases = (
+        *(("cpu", None, tuple), ("cpu", True, tuple), ("cpu", False, jax.Array)),
+        ("gpu", None, jax.Array),
+    )
     for platform, unroll, kind in cases:
         stream = settings(unroll=unroll)
         monkeypatch.setattr(jax, "default_backend", lambda platform=platform: platform)

@@ -156,7 +156,9 @@ def test_any_backend_can_read_one_layer(backend):
             q, k, v, bias, prompt_tokens=prompt, layer=layer, backend=backend
         )
         wanted = frame_attention(
-            q, k[layer], v[layer], bias, prompt_tokens=prompt, backend=backend
+            *(q, k[layer], v[layer], bias[layer]),
+            prompt_tokens=prompt,
+            backend=backend,
         )
         np.testing.assert_array_equal(found, wanted)
 
@@ -166,7 +168,11 @@ def test_a_layer_needs_layers_and_layers_a_layer():
     with pytest.raises(ValueError, match="layer=None"):
         frame_attention(q, k, v, bias, prompt_tokens=4)
     with pytest.raises(ValueError, match="layer=0"):
-        frame_attention(q, k[0], v[0], bias, prompt_tokens=4, layer=0)
+        frame_attention(q, k[0], v[0], bias[0], prompt_tokens=4, layer=0)
+    with pytest.raises(ValueError, match="differ in layers"):
+        frame_attention(q, k, v, bias[1:], prompt_tokens=4, layer=0)
+    with pytest.raises(ValueError, match="wrong ranks"):
+        frame_attention(q, k, v, bias[0], prompt_tokens=4, layer=0)
 
 
 @pytest.mark.parametrize("name", SPECS)

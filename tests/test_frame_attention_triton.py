@@ -59,7 +59,7 @@ def expected(spec, operands, layer=None):
     q, k, v, bias = operands
     if spec.problem.layers:
         layer = spec.problem.layers - 1 if layer is None else layer
-        k, v = k[layer], v[layer]
+        k, v, bias = k[layer], v[layer], bias[layer]
     q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
     return reference.attend(q, k, v, bias, prompt_tokens=spec.problem.prompt)
 

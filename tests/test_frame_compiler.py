@@ -1,5 +1,6 @@
 """How the program of a frame is compiled: its memory, its graph, its weights."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -9,10 +10,20 @@ import pytest
 import toy_model
 from toy_model import MODEL, frames, params, settings, start
 
+from mirage_jax.config import MODELS
 from mirage_jax.convolution import filters_first
 from mirage_jax.device_weights import held_weights
-from mirage_jax.frame_compiler import GRAPH_OPTION, frame_options
-from mirage_jax.stream import make_step
+from mirage_jax.frame_compiler import (
+    GRAPH_OPTION,
+    UNROLL_OPTION,
+    frame_options,
+    frame_program,
+    settled,
+)
+from mirage_jax.stream import StreamConfig, make_step
+from pallas_kernels import device
+from pallas_kernels.linear import api as linear
+from pallas_kernels.targets import H100
 
 
 @pytest.mark.parametrize(
@@ -54,6 +65,58 @@ def test_convolutions_join_the_graph_on_a_gpu_alone(monkeypatch):
     assert double(jnp.ones(())) == 2
     monkeypatch.setenv("XLA_FLAGS", f"--{GRAPH_OPTION}=")
     assert frame_options() is None, "whoever sets the flag has the last word"
+
+
+def test_a_loop_of_layers_joins_the_graph_turn_after_turn(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    assert frame_options(loop=True) is None, "this is a CPU"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    plain, options = frame_options(), frame_options(loop=True)
+    assert plain is not None and options is not None
+    assert "WHILE" not in plain[GRAPH_OPTION] and UNROLL_OPTION not in plain
+    assert options[GRAPH_OPTION] == f"{plain[GRAPH_OPTION]},WHILE"
+    double = jax.jit(lambda x: 2 * x, compiler_options=options)
+    assert double(jnp.ones(())) == 2
+
+
+def test_layers_are_a_loop_where_mosaic_runs_the_dense_ones(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    mosaic = settings(unroll=None, linear="mosaic")
+    assert settled(MODEL, mosaic).unroll, "this is a CPU"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert settled(MODEL, mosaic).unroll is False
+    for other in ({"linear": "xla"}, {}, {"eight_bit": "int8"}):
+        assert settled(MODEL, settings(unroll=None, **other)).unroll
+    for unroll in (True, False):
+        stream = dataclasses.replace(mosaic, unroll=unroll)
+        assert settled(MODEL, stream) == stream, "who names it gets it"
+    monkeypatch.setenv("XLA_FLAGS", f"--{GRAPH_OPTION}=")
+    assert settled(MODEL, mosaic).unroll, "there is no graph for a loop"
+
+
+@pytest.mark.parametrize("name, unroll", [("lsd_880m", False), ("default", True)])
+def test_on_an_h100_the_big_model_has_the_loop(monkeypatch, name, unroll):
+    """By that card's table, as if its kernels compiled here."""
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(device, "present", lambda: H100.device)
+    monkeypatch.setitem(linear._BACKENDS, "mosaic", linear._BACKENDS["xla"])
+    linear.TRIALS.forget()
+    for change in ({}, {"commit": "lagged"}, {"steps": 2}):
+        assert settled(MODELS[name], StreamConfig(**change)).unroll is unroll
+    linear.TRIALS.forget()
+
+
+def test_a_program_gets_the_settled_stream():
+    given = []
+
+    def call(x, *, model, stream):
+        given.append((model, stream))
+        return x + 1
+
+    stream = settings(unroll=None)
+    assert frame_program(call, MODEL, stream, donate=())(1) == 2
+    assert given == [(MODEL, dataclasses.replace(stream, unroll=True))]
 
 
 def test_filters_first_are_the_same_stream():

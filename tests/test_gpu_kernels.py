@@ -36,7 +36,7 @@ def relative(found: Any, wanted: Any) -> float:
 
 def expected(spec, q, k, v, bias):
     if spec.problem.layers:
-        k, v = k[-1], v[-1]
+        k, v, bias = k[-1], v[-1], bias[-1]
     q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
     return reference.attend(q, k, v, bias, prompt_tokens=spec.problem.prompt)
 

@@ -103,6 +103,55 @@ def test_eight_bits_come_with_the_scale_of_their_row(gated, to):
     assert (np.abs(back - exact) <= 1.05 * step[..., None] + 0.02).all()
 
 
+@pytest.mark.parametrize("backend", ["xla", "triton"])
+def test_the_vectors_of_a_layer_are_read_among_those_of_all(backend, monkeypatch):
+    interpreted = functools.partial(triton.gated_residual_norm, interpret=True)
+    monkeypatch.setattr(triton, "gated_residual_norm", interpreted)
+    x, branch, *vectors = operands((2, 2, 9, 48), "float32", True)
+    layers = [jnp.stack([v - 1, v, v + 1]) for v in vectors]
+    norm = functools.partial(op.gated_residual_norm, backend=backend)
+    for layer in range(3):
+        found = jax.jit(norm)(x, branch, *layers, layer=jnp.int32(layer))
+        wanted = norm(x, branch, *(v[layer] for v in layers))
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(one, other, atol=TOLERANCE["float32"])
+    with pytest.raises(ValueError, match="does not fit"):
+        norm(x, branch, *layers)
+    with pytest.raises(ValueError, match="does not fit"):
+        norm(x, branch, *vectors, layer=0)
+    with pytest.raises(ValueError, match="does not fit"):
+        norm(x, branch, layers[0], *vectors[1:], layer=0)
+
+
+def test_a_program_of_several_rows_reads_the_vectors_of_a_layer():
+    x, branch, *vectors = operands((1, 2, 8, 48), "bfloat16", True)
+    layers = [jnp.stack([v, -v]) for v in vectors]
+    call = functools.partial(
+        triton.gated_residual_norm, config=Config(4, 2), interpret=True
+    )
+    found = jax.jit(call)(x, branch, *layers, 1)
+    wanted = jax.jit(call)(x, branch, *(-v for v in vectors))
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_layers_gradient_is_that_of_its_own_vectors():
+    x, branch, *vectors = operands((1, 1, 6, 40), "float32", True)
+    layers = tuple(jnp.stack([v, v + 1]) for v in vectors)
+    kernel = functools.partial(triton.gated_residual_norm, interpret=True)
+
+    def total(call, layers):
+        leaves = jax.tree.leaves(call(x, branch, *layers, jnp.int32(1)))
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in leaves)
+
+    found = jax.jit(jax.grad(functools.partial(total, kernel)))(layers)
+    definition = functools.partial(total, reference.gated_residual_norm)
+    wanted = jax.jit(jax.grad(definition))(layers)
+    for one, other in zip(found, wanted, strict=True):
+        assert not one[0].any()
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 def test_rows_of_zeros_stay_zeros():
     x = jnp.zeros((1, 1, 4, 32))
     zeros = jnp.zeros((1, 1, 32))

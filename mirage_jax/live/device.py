@@ -16,7 +16,7 @@ from mirage_jax.config import TEXT_WIDTH, ModelConfig
 from mirage_jax.denoiser import Condition
 from mirage_jax.device_memory import exhaustion_explained
 from mirage_jax.device_weights import held_weights
-from mirage_jax.frame_compiler import frame_options
+from mirage_jax.frame_compiler import frame_program
 from mirage_jax.monitor import sound
 from mirage_jax.stream import (
     Params,
@@ -138,12 +138,8 @@ class SeatedStreams:
             return
         model, config = self._model.config, self._config
         config = dataclasses.replace(config, steps=steps)
-        step = jax.jit(
-            partial(checked_step, model=model, stream=config),
-            donate_argnums=(1, 2),  # as `stream.make_step` does, and why
-            keep_unused=True,
-            compiler_options=frame_options(),
-        )
+        # What is given up is what `stream.make_step` takes, and why.
+        step = frame_program(checked_step, model, config, donate=(1, 2))
         planned = jax.jit(partial(schedule, model=model, stream=config))
         prompts = jax.ShapeDtypeStruct((self.seats, TEXT_WIDTH), jnp.float32)
         key = jax.random.key(self._seed)

@@ -54,7 +54,10 @@ def _run(
         return _BACKENDS[name](
             q, k, v, slot_bias, prompt_tokens=prompt_tokens, layer=layer
         )
-    k, v = (jax.lax.dynamic_index_in_dim(x, layer, 0, keepdims=False) for x in (k, v))
+    k, v, slot_bias = (
+        jax.lax.dynamic_index_in_dim(x, layer, 0, keepdims=False)
+        for x in (k, v, slot_bias)
+    )
     return _BACKENDS[name](q, k, v, slot_bias, prompt_tokens=prompt_tokens)
 
 
@@ -62,7 +65,7 @@ def frame_attention(
     q: Float[Array, "B Q K E"],
     k: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
     v: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
-    slot_bias: Float[Array, "B G K S"],
+    slot_bias: Float[Array, "B G K S"] | Float[Array, "L B G K S"],
     *,
     prompt_tokens: int,
     layer: Int[Array, ""] | int | None = None,
@@ -80,10 +83,10 @@ def frame_attention(
       q: queries, after normalisation and rotation.
       k, v: keys and values of all slots, read in place; of all layers where `layer`
         is given.
-      slot_bias: float32 bias by pass frame, head and slot.
+      slot_bias: float32 bias by pass frame, head and slot; of all layers too.
       prompt_tokens: P, keys of slot 0.
-      layer: index of the layer in k and v. Our kernels read it where it lies; other
-        backends slice it, which may copy a layer's whole cache.
+      layer: index of the layer in k, v and slot_bias. Our kernels read it where it
+        lies; other backends slice it, which may copy a layer's whole cache.
       backend: a name of `backends()`; None takes the fastest that was measured on
         this device (see `pallas_kernels.choice`), without a measurement cuDNN for
         half precision on an NVIDIA GPU, else XLA. A backend that does not compile

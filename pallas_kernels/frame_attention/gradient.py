@@ -25,7 +25,7 @@ def attend(
     q: Float[Array, "B Q K E"],
     k: Array,
     v: Array,
-    slot_bias: Float[Array, "B G K S"],
+    slot_bias: Array,
     layer: Int[Array, "1"],
 ) -> Float[Array, "B Q K E"]:
     """forward(q, k, v, slot_bias, layer), differentiable.
@@ -45,7 +45,10 @@ def _backward(forward, problem, saved, cotangent):
 
     def again(q, k, v, slot_bias):
         if problem.layers:
-            k, v = (jax.lax.dynamic_index_in_dim(x, layer[0], 0, False) for x in (k, v))
+            k, v, slot_bias = (
+                jax.lax.dynamic_index_in_dim(x, layer[0], 0, False)
+                for x in (k, v, slot_bias)
+            )
         try:
             return cudnn.attend(q, k, v, slot_bias, prompt_tokens=problem.prompt)
         except NotImplementedError:

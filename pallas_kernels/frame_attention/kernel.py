@@ -63,8 +63,9 @@ def attend(
 ) -> None:
     """One program: a block of one frame's queries against its share of the slots.
 
-    Refs: layer [1]; bias [S]; q [G * queries, E]; k, v [L, M, E]; out [G * queries, E]
-    and, with a split, lse [G * queries]. E is padded to a power of two.
+    Refs: layer [1]; bias [L, G, S]; q [G * queries, E]; k, v [L, M, E]; out
+    [G * queries, E] and, with a split, lse [G * queries]. E is padded to a power of
+    two.
     """
     p, c = problem, config
     blocks = pl.cdiv(p.queries, c.block_q)
@@ -112,13 +113,13 @@ def attend(
         jnp.zeros((c.block_q,), jnp.float32),
     )
     if p.prompt:
-        bias = bias_ref[group, 0] * LOG2_E
+        bias = bias_ref[layer, group, 0] * LOG2_E
         block = min(c.block_k, padded(p.prompt))
         carry = attend_slot(0, p.prompt, bias, block, share == 0, carry)
 
     def attend_frame(i: Array, carry: Carry) -> Carry:
         slot = share + i * c.split
-        bias = bias_ref[group, slot + 1] * LOG2_E
+        bias = bias_ref[layer, group, slot + 1] * LOG2_E
         start = p.prompt + slot * p.keys
         return attend_slot(start, p.keys, bias, c.block_k, True, carry)
 

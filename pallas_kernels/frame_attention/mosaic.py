@@ -69,12 +69,12 @@ class Forward:
         q: Float[Array, "B Q K E"],
         k: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
         v: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
-        slot_bias: Float[Array, "B G K S"],
+        slot_bias: Float[Array, "B G K S"] | Float[Array, "L B G K S"],
         layer: Int[Array, "1"],
     ) -> Float[Array, "B Q K E"]:
         p, c = self.problem, self.config
         if not p.layers:
-            layer = jnp.zeros_like(layer)
+            slot_bias, layer = slot_bias[None], jnp.zeros_like(layer)
         # Rows of memory as they lie: TMA copies have few axes, and these suffice.
         flat = (-1, p.heads * p.width)
         blocks = p.groups * p.queries // (c.warpgroups * ROWS)
@@ -96,7 +96,7 @@ def attend(
     q: Float[Array, "B Q K E"],
     k: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
     v: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
-    slot_bias: Float[Array, "B G K S"],
+    slot_bias: Float[Array, "B G K S"] | Float[Array, "L B G K S"],
     *,
     prompt_tokens: int,
     layer: Int[Array, ""] | int | None = None,

@@ -61,7 +61,7 @@ def attend(
 ) -> None:
     """One share.
 
-    Refs in device memory: layer [1]; bias [B, G, K, S]; q and out
+    Refs in device memory: layer [1]; bias [L, B, G, K, S]; q and out
     [B * G * queries, K * E]; k and v [L * B * M, K * E].
     """
     p, c = problem, config
@@ -84,7 +84,8 @@ def attend(
             barriers["q_arrived"].at[warpgroup],
         )
 
-    first_key = (layer_ref[0] * p.batch + stream) * p.total_keys
+    layer = layer_ref[0]
+    first_key = (layer * p.batch + stream) * p.total_keys
 
     total = p.frames * (p.keys // c.block_k)  # tiles of all frame slots
     begin = jax.lax.div(share * total, jnp.int32(c.split))
@@ -93,9 +94,11 @@ def attend(
     per_slot = jnp.int32(p.keys // c.block_k)
     slots = jax.lax.div(begin, per_slot), jax.lax.div(end + per_slot - 1, per_slot)
     # All at once and first of all: one after the other each would wait for memory.
-    prompt_bias = bias_ref[stream, group, head, 0]
+    prompt_bias = bias_ref[layer, stream, group, head, 0]
     biases = [
-        bias_ref[stream, group, head, jnp.minimum(slots[0] + i, p.frames - 1) + 1]
+        bias_ref[
+            layer, stream, group, head, jnp.minimum(slots[0] + i, p.frames - 1) + 1
+        ]
         for i in range(_most_slots(p, c))
     ]
 

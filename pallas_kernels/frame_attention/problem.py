@@ -22,7 +22,7 @@ class Problem:
       heads: K.
       width: E, channels of a head.
       dtype: of q, k and v, by name.
-      layers: length of the leading axis of k and v; 0 where they have none.
+      layers: length of the leading axis of k, v and slot_bias; 0 where they have none.
     """
 
     batch: int
@@ -51,7 +51,8 @@ class Problem:
         q = (self.batch, self.groups * self.queries, self.heads, self.width)
         kv = (self.batch, self.total_keys, self.heads, self.width)
         bias = (self.batch, self.groups, self.heads, self.frames + 1)
-        return q, ((self.layers,) if self.layers else ()) + kv, bias
+        lead = (self.layers,) if self.layers else ()
+        return q, lead + kv, lead + bias
 
     @property
     def abstract(self) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -76,23 +77,26 @@ def problem_of(q: Any, k: Any, v: Any, slot_bias: Any, prompt_tokens: int) -> Pr
     Raises:
       ValueError: the shapes do not fit together.
     """
-    slots = slot_bias.shape[-1]
-    if (q.ndim, slot_bias.ndim) != (4, 4) or k.ndim not in (4, 5):
+    if q.ndim != 4 or k.ndim not in (4, 5) or slot_bias.ndim != k.ndim:
         raise ValueError(f"wrong ranks: {q.shape=}, {k.shape=}, {slot_bias.shape=}")
     layers, kv = (k.shape[0], k.shape[1:]) if k.ndim == 5 else (0, k.shape)
+    if layers and slot_bias.shape[0] != layers:
+        raise ValueError(f"{k.shape=} and {slot_bias.shape=} differ in layers")
+    bias = slot_bias.shape[-4:]
+    groups, slots = bias[1], bias[3]
     frame_keys = kv[1] - prompt_tokens
     if slots < 2 or frame_keys % (slots - 1) or frame_keys <= 0:
         raise ValueError(f"{k.shape=} does not hold {prompt_tokens=} and {slots=}")
-    if q.shape[1] % slot_bias.shape[1]:
+    if q.shape[1] % groups:
         raise ValueError(f"{q.shape=} does not split into groups of {slot_bias.shape=}")
     if k.shape != v.shape or q.shape[::2] != kv[::2] or q.shape[3] != kv[3]:
         raise ValueError(f"{q.shape=}, {k.shape=} and {v.shape=} do not fit")
-    if slot_bias.shape[::2] != q.shape[::2]:
+    if bias[::2] != q.shape[::2]:
         raise ValueError(f"{q.shape=} and {slot_bias.shape=} do not fit")
     return Problem(
         batch=q.shape[0],
-        groups=slot_bias.shape[1],
-        queries=q.shape[1] // slot_bias.shape[1],
+        groups=groups,
+        queries=q.shape[1] // groups,
         frames=slots - 1,
         keys=frame_keys // (slots - 1),
         prompt=prompt_tokens,

@@ -24,11 +24,11 @@ class Spec:
     hidden: tuple[tuple[int, int], ...] = ()
 
     def slot_bias(self, rng: np.random.Generator) -> np.ndarray:
-        """Bias [B, G, K, S], float32, about as large as a trained one."""
+        """Bias, float32, about as large as a trained one."""
         bias = rng.normal(size=self.problem.shapes[2]).astype(np.float32)
         bias[..., list(self.empty)] = -np.inf
         for group, slot in self.hidden:
-            bias[:, group, :, slot] = -np.inf
+            bias[..., group, :, slot] = -np.inf
         return bias
 
     def operands(self, seed: int) -> tuple[jax.Array, ...]:

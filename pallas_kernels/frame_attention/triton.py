@@ -31,7 +31,7 @@ def forward(
     q: Float[Array, "B Q K E"],
     k: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
     v: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
-    slot_bias: Float[Array, "B G K S"],
+    slot_bias: Float[Array, "B G K S"] | Float[Array, "L B G K S"],
     layer: Int[Array, "1"],
     *,
     problem: Problem,
@@ -41,18 +41,20 @@ def forward(
     """Calls the kernels as told: no choice, no check, no gradient.
 
     Args:
-      layer: index into L; ignored where k and v have no such axis.
+      layer: index into L; ignored where k, v and slot_bias have no such axis.
       interpret: run as plain JAX operations, on any device.
     """
     p, c = problem, config
     if not p.layers:
-        k, v, layer = k[None], v[None], jnp.zeros_like(layer)
+        k, v, slot_bias = k[None], v[None], slot_bias[None]
+        layer = jnp.zeros_like(layer)
     # Programs index by themselves, so a block is the whole axis: one block of rows
     # longer, as the last one may reach over the end, and as wide as a power of two.
     width, count = padded(p.width), p.groups * p.queries
     whole = pl.BlockSpec((1,), lambda i, j, h, b: (0,))
     bias = pl.BlockSpec(
-        (None, p.groups, None, p.frames + 1), lambda i, j, h, b: (b, 0, h, 0)
+        (k.shape[0], None, p.groups, None, p.frames + 1),
+        lambda i, j, h, b: (0, b, 0, h, 0),
     )
     queries = pl.BlockSpec(
         (None, count + c.block_q, None, width), lambda i, j, h, b: (b, 0, h, 0)
@@ -141,7 +143,7 @@ class Forward:
         q: Float[Array, "B Q K E"],
         k: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
         v: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
-        slot_bias: Float[Array, "B G K S"],
+        slot_bias: Float[Array, "B G K S"] | Float[Array, "L B G K S"],
         layer: Int[Array, "1"],
     ) -> Float[Array, "B Q K E"]:
         return forward(
@@ -156,7 +158,7 @@ def attend(
     q: Float[Array, "B Q K E"],
     k: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
     v: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
-    slot_bias: Float[Array, "B G K S"],
+    slot_bias: Float[Array, "B G K S"] | Float[Array, "L B G K S"],
     *,
     prompt_tokens: int,
     layer: Int[Array, ""] | int | None = None,

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from pallas_kernels.eight_bit import Quantised, check_format
 from pallas_kernels.modulated_norm import reference, triton
@@ -26,19 +26,22 @@ def last_backend() -> str | None:
     return TRIALS.last
 
 
-def _check(x: Array, branch: Array | None, to: str | None, **vectors: Array) -> None:
+def _check(
+    x: Array, branch: Array | None, to: str | None, layers: int, **vectors: Array
+) -> None:
     if x.ndim != 4:
         raise ValueError(f"{x.shape=} must be [B, G, N, D]")
     if branch is not None and branch.shape != x.shape:
         raise ValueError(f"{branch.shape=} must be that of {x.shape=}")
+    wanted = (*((layers,) if layers else ()), *x.shape[:2], x.shape[3])
     for name, vector in vectors.items():
-        if vector.shape != (*x.shape[:2], x.shape[3]):
+        if vector.shape != wanted:
             raise ValueError(f"{name}.shape={vector.shape} does not fit {x.shape=}")
     check_format(to)
 
 
 def _function(
-    name: str, backend: str | None, to: str | None, *operands: Array
+    name: str, backend: str | None, to: str | None, layers: int, *operands: Any
 ) -> Callable[..., Any]:
     """A backend's function of that name; the choice is this module's for None."""
 
@@ -47,7 +50,7 @@ def _function(
 
     if backend is not None and backend not in _BACKENDS:
         raise ValueError(f"{backend=} is none of {backends()}")
-    problem = problem_of(operands[0], name == "gated_residual_norm", to)
+    problem = problem_of(operands[0], name == "gated_residual_norm", to, layers)
     return run(TRIALS.pick(backend, problem, run, *operands))
 
 
@@ -75,18 +78,19 @@ def modulated_norm(
       ValueError: the shapes do not fit, or an unknown format or backend.
       NotImplementedError: the backend cannot do this here.
     """
-    _check(x, None, to, scale=scale, shift=shift)
+    _check(x, None, to, 0, scale=scale, shift=shift)
     operands = (x, scale, shift)
-    return _function("modulated_norm", backend, to, *operands)(*operands)
+    return _function("modulated_norm", backend, to, 0, *operands)(*operands)
 
 
 def gated_residual_norm(
     x: Float[Array, "B G N D"],
     branch: Float[Array, "B G N D"],
-    gate: Float[Array, "B G D"],
-    scale: Float[Array, "B G D"],
-    shift: Float[Array, "B G D"],
+    gate: Float[Array, "*L B G D"],
+    scale: Float[Array, "*L B G D"],
+    shift: Float[Array, "*L B G D"],
     *,
+    layer: Int[Array, ""] | int | None = None,
     to: str | None = None,
     backend: str | None = None,
 ) -> tuple[Float[Array, "B G N D"], Float[Array, "B G N D"] | Quantised]:
@@ -95,13 +99,18 @@ def gated_residual_norm(
     Args:
       x: the residual stream.
       branch: what attention or MLP adds to it.
-      gate: of each frame.
+      gate: of each frame; and, as scale and shift, of all layers where `layer` is
+        given.
+      layer: index of the layer in them. Our kernel reads it where it lies; XLA slices
+        it, which may take a kernel of its own.
       scale, shift, to, backend: as in `modulated_norm`; and so are the errors.
 
     Returns:
       The new residual stream, and its norm (or `Quantised`).
     """
-    _check(x, branch, to, gate=gate, scale=scale, shift=shift)
-    operands = (x, branch, gate, scale, shift)
-    total, y = _function("gated_residual_norm", backend, to, *operands)(*operands)
+    layers = 0 if layer is None else gate.shape[0]
+    _check(x, branch, to, layers, gate=gate, scale=scale, shift=shift)
+    operands = (x, branch, gate, scale, shift, layer)
+    call = _function("gated_residual_norm", backend, to, layers, *operands)
+    total, y = call(*operands)
     return total, y

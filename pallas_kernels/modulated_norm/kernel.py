@@ -33,13 +33,15 @@ def _wide(blocks: Iterable[jax.Array]) -> list[jax.Array]:
 def norm(*refs: Any, problem: Problem, config: Config, interpret: bool) -> None:
     """One program.
 
-    Refs: x [N, D]; with a gate: branch [N, D] and gate [D]; scale and shift [D]. Then
-    the results: with a gate total [N, D]; y [N, D]; with 8 bits the rows' scale [N].
+    Refs: x [N, D]; with a gate: branch [N, D] and gate [D]; scale and shift [D]; with
+    layers: gate, scale and shift [L, D], and layer [1]. Then the results: with a gate
+    total [N, D]; y [N, D]; with 8 bits the rows' scale [N].
     """
     p, rest = problem, list(refs)
     x_ref = rest.pop(0)
     branch_ref, gate_ref = (rest.pop(0), rest.pop(0)) if p.gated else (None, None)
     scale_ref, shift_ref = rest.pop(0), rest.pop(0)
+    layer = (rest.pop(0)[0],) if p.layers else ()
     total_ref = rest.pop(0) if p.gated else None
     y_ref = rest.pop(0)
 
@@ -64,9 +66,10 @@ def norm(*refs: Any, problem: Problem, config: Config, interpret: bool) -> None:
 
     def vector(ref: Any) -> list[jax.Array]:
         if shared:
-            return [load(ref.at[end], columns)[None, :] for end in ends]
+            return [load(ref.at[*layer, end], columns)[None, :] for end in ends]
         block = every + jnp.arange(size)[None, :]
-        return [load(ref.at[block + piece * size], mask) for piece in range(count)]
+        starts = range(0, size * count, size)
+        return [load(ref.at[*layer, block + start], mask) for start in starts]
 
     fma = functools.partial(multiply_add, interpret=interpret)
 

@@ -23,6 +23,8 @@ class Problem:
       gated: with a gated residual before the norm.
       to: 8-bit format of the result, or None.
       dtype: of x, by name.
+      layers: length of the leading axis of gate, scale and shift; 0 where they have
+        none.
     """
 
     frames: int
@@ -31,12 +33,13 @@ class Problem:
     gated: bool = False
     to: str | None = None
     dtype: str = "bfloat16"
+    layers: int = 0
 
 
-def problem_of(x: Any, gated: bool, to: str | None) -> Problem:
+def problem_of(x: Any, gated: bool, to: str | None, layers: int = 0) -> Problem:
     """Sizes of a norm of x [B, G, N, D]."""
     b, g, tokens, width = x.shape
-    return Problem(b * g, tokens, width, gated, to, jnp.dtype(x.dtype).name)
+    return Problem(b * g, tokens, width, gated, to, jnp.dtype(x.dtype).name, layers)
 
 
 @dataclasses.dataclass(frozen=True)

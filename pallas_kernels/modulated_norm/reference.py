@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from pallas_kernels.eight_bit import Quantised, quantise_rows
 
@@ -28,13 +28,19 @@ def modulated_norm(
 def gated_residual_norm(
     x: Float[Array, "B G N D"],
     branch: Float[Array, "B G N D"],
-    gate: Float[Array, "B G D"],
-    scale: Float[Array, "B G D"],
-    shift: Float[Array, "B G D"],
+    gate: Float[Array, "*L B G D"],
+    scale: Float[Array, "*L B G D"],
+    shift: Float[Array, "*L B G D"],
+    layer: Int[Array, ""] | int | None = None,
     *,
     to: str | None = None,
 ) -> tuple[Float[Array, "B G N D"], Float[Array, "B G N D"] | Quantised]:
     """See `api.gated_residual_norm`."""
+    if layer is not None:
+        gate, scale, shift = (
+            jax.lax.dynamic_index_in_dim(vector, layer, 0, keepdims=False)
+            for vector in (gate, scale, shift)
+        )
     wide = branch.astype(jnp.float32) * gate.astype(jnp.float32)[:, :, None]
     # Rounded before the norm, so that the norm is that of what the next layer reads.
     total = (x.astype(jnp.float32) + wide).astype(x.dtype)

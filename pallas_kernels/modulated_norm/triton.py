@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from pallas_kernels import choice, device
 from pallas_kernels._compat import triton_call
@@ -35,11 +35,20 @@ def _forward(
 ) -> tuple[Array, ...]:
     """Calls the kernel; operands and results as its docstring lists them."""
     p, x = problem, operands[0]
-    lead = x.shape[:2]
-    flat = [o.reshape(p.frames, *o.shape[2:]) for o in operands]
-    width = padded(p.width)
+    lead, width = x.shape[:2], padded(p.width)
     matrix = pl.BlockSpec((None, p.tokens + config.rows, width), lambda i, j: (i, 0, 0))
     vector = pl.BlockSpec((None, width), lambda i, j: (i, 0))
+    joined: tuple[int, ...] = (p.frames, p.width)
+    whole = []
+    if p.layers:
+        # Programs index by themselves: a block is the whole axis.
+        vector = pl.BlockSpec((p.layers, None, width), lambda i, j: (0, i, 0))
+        joined = (p.layers, *joined)
+        whole = [pl.BlockSpec((1,), lambda i, j: (0,))]
+    matrices, vectors = (2, 3) if p.gated else (1, 2)
+    shapes = [(p.frames, p.tokens, p.width)] * matrices + [joined] * vectors
+    shapes += [(1,)] * len(whole)
+    flat = [o.reshape(shape) for o, shape in zip(operands, shapes, strict=True)]
     column = pl.BlockSpec((None, p.tokens + config.rows), lambda i, j: (i, 0))
     shape = (p.frames, p.tokens, p.width)
     y_dtype = x.dtype if p.to is None else jnp.dtype(p.to)
@@ -58,7 +67,7 @@ def _forward(
         num_stages=1,
         interpret=interpret,
         grid=(p.frames, pl.cdiv(p.tokens, config.rows)),
-        in_specs=[matrix if o.ndim == 3 else vector for o in flat],
+        in_specs=[matrix] * matrices + [vector] * vectors + whole,
         out_shape=out_shape,
         out_specs=out_specs,
     )(*flat)
@@ -93,12 +102,13 @@ _norm.defvjp(_norm_forward, _norm_backward)
 def _call(
     operands: tuple[Array, ...],
     gated: bool,
+    layers: int,
     to: str | None,
     config: Config | None,
     interpret: bool,
 ) -> tuple[Array, ...]:
     x = operands[0]
-    problem = problem_of(x, gated, to)
+    problem = problem_of(x, gated, to, layers)
     if problem.dtype not in DTYPES:
         raise NotImplementedError(f"the kernel takes one of {DTYPES}: {x.dtype=}")
     if problem.width > WIDEST:
@@ -134,22 +144,25 @@ def modulated_norm(
       NotImplementedError: no NVIDIA GPU that can, or operands that the kernel cannot
         take.
     """
-    found = _call((x, scale, shift), False, to, config, interpret)
+    found = _call((x, scale, shift), False, 0, to, config, interpret)
     return found[0] if to is None else Quantised(*found)
 
 
 def gated_residual_norm(
     x: Float[Array, "B G N D"],
     branch: Float[Array, "B G N D"],
-    gate: Float[Array, "B G D"],
-    scale: Float[Array, "B G D"],
-    shift: Float[Array, "B G D"],
+    gate: Float[Array, "*L B G D"],
+    scale: Float[Array, "*L B G D"],
+    shift: Float[Array, "*L B G D"],
+    layer: Int[Array, ""] | int | None = None,
     *,
     to: str | None = None,
     config: Config | None = None,
     interpret: bool = False,
 ) -> Any:
     """See `api.gated_residual_norm`; the rest as `modulated_norm`."""
-    operands = (x, branch, gate, scale, shift)
-    total, *y = _call(operands, True, to, config, interpret)
+    layers = 0 if layer is None else gate.shape[0]
+    index = () if layer is None else (jnp.asarray(layer, jnp.int32),)
+    operands = (x, branch, gate, scale, shift, *index)
+    total, *y = _call(operands, True, layers, to, config, interpret)
     return total, (y[0] if to is None else Quantised(*y))
