@@ -18,7 +18,7 @@ from mirage_jax.video.reader import VideoReader
 _VIDEO = flags.DEFINE_string("video", "outputs/demo/compare.mp4", "Of the demo.")
 _WIDTH = flags.DEFINE_integer("width", 448, "Of the picture, pixels.", 16)
 _EVERY = flags.DEFINE_integer("every", 3, "One frame of so many is shown.", 1)
-_QUALITY = flags.DEFINE_integer("quality", 25, "Of the WebP, 1 to 100.", 1, 100)
+_QUALITY = flags.DEFINE_integer("quality", 20, "Of the WebP, 1 to 100.", 1, 100)
 _OUT = flags.DEFINE_string("out", "docs/pictures/demo.webp", "What to write.")
 
 

@@ -49,7 +49,7 @@ _PICTURES = flags.DEFINE_string(
 )
 
 MOMENTS = (1, 10, 100, 1000, 10_000, 100_000)
-_CELL = 128  # side of a picture in the sheet
+_CELL = 96  # side of a picture in the sheet
 
 
 def drift() -> bool:
@@ -171,7 +171,7 @@ def _draw(
     save_picture(folder / f"drift_{slug}.png", plot)
     columns = [f"frame {moment:,}" for moment in MOMENTS[: len(rows[0][1])]]
     sheet = draw_grid(columns, rows, cell=_CELL)
-    save_picture(folder / f"drift_{slug}.jpg", sheet, limit=200_000)
+    save_picture(folder / f"drift_{slug}.webp", sheet, limit=60_000)
 
 
 main = command("drift", drift)

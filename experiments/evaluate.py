@@ -93,7 +93,7 @@ _STRICT = flags.DEFINE_bool("strict", False, "Exit with 1 where a bar is missed.
 # Sides of a picture in the grids, and bytes of a grid: they are tracked, and the tree
 # has little room.
 _CELL, _LONG_CELL = 144, 96
-_MOST_BYTES = 100_000
+_MOST_BYTES = 60_000
 
 
 def evaluate() -> bool:
@@ -279,7 +279,7 @@ def _draw(
             rows.append((style.name, shown))
         columns = ("source", "teacher", "model", "|difference|")
         grid = draw_grid(columns, rows, cell=_CELL)
-        save_picture(folder / f"quality_{kind}_{size}.jpg", grid, _MOST_BYTES)
+        save_picture(folder / f"quality_{kind}_{size}.webp", grid, _MOST_BYTES)
     long_rows = []
     for number, style in enumerate(styles):
         pictures = [run.pictures for run in runs if run.case.style == number]
@@ -289,7 +289,7 @@ def _draw(
         last = len(runs[0].psnr)
         columns = ("source", "teacher", f"model, frame {last}", "model, first loop")
         grid = draw_grid(columns, long_rows, cell=_LONG_CELL)
-        save_picture(folder / f"long_run_{size}.jpg", grid, _MOST_BYTES)
+        save_picture(folder / f"long_run_{size}.webp", grid, _MOST_BYTES)
 
 
 def _report(

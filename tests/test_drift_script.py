@@ -128,7 +128,7 @@ def test_script_from_files_to_files(tmp_path, monkeypatch, capsys, own_flags):
     assert not any(name.startswith("free_frames/signal_loss") for name in values)
     names = ("lagged_1", "free_lagged_1")
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
-        f"drift_{name}.{ending}" for name in names for ending in ("png", "jpg")
+        f"drift_{name}.{ending}" for name in names for ending in ("png", "webp")
     }
 
 

@@ -246,9 +246,9 @@ def test_script_from_files_to_files(tmp_path, model, monkeypatch, capsys, own_fl
     ):
         assert name in values
     assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == [
-        "long_run_64.jpg",
-        "quality_memory_64.jpg",
-        "quality_procedural_64.jpg",
+        "long_run_64.webp",
+        "quality_memory_64.webp",
+        "quality_procedural_64.webp",
     ]
     for path in (tmp_path / "pictures").iterdir():
         assert Image.open(path).width < 700  # no wider than the page that shows it

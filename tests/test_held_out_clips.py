@@ -62,10 +62,10 @@ def test_grid_holds_its_pictures_and_stays_small(tmp_path):
     corner = np.asarray(grid)[20 : 20 + SIDE, 96 : 96 + SIDE]
     np.testing.assert_array_equal(corner, frame)
     assert (np.asarray(grid)[-SIDE - 4 : -4, -SIDE - 4 : -4] == 0).all()
-    pictures.save_picture(tmp_path / "grid.jpg", grid, limit=20_000)
-    assert (tmp_path / "grid.jpg").stat().st_size <= 20_000
+    pictures.save_picture(tmp_path / "grid.webp", grid, limit=20_000)
+    assert (tmp_path / "grid.webp").stat().st_size <= 20_000
     pictures.save_picture(tmp_path / "grid.png", grid)
     with pytest.raises(ValueError, match="too large"):
-        pictures.save_picture(tmp_path / "tiny.jpg", grid, limit=100)
+        pictures.save_picture(tmp_path / "tiny.webp", grid, limit=100)
     with pytest.raises(ValueError, match="do not fill"):
         pictures.draw_grid(["one"], rows)

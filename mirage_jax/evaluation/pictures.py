@@ -62,10 +62,10 @@ def draw_grid(
 
 
 def save_picture(path: Path, image: Image.Image, limit: int = 400_000) -> None:
-    """Writes a PNG, or a JPEG of at most `limit` bytes, by the ending of the path.
+    """Writes a PNG, or a WebP of at most `limit` bytes, by the ending of the path.
 
     Raises:
-      ValueError: another ending, or a JPEG that does not get small enough.
+      ValueError: another ending, or a WebP that does not get small enough.
       MirageError: the file cannot be written.
     """
     if path.suffix == ".png":
@@ -73,11 +73,11 @@ def save_picture(path: Path, image: Image.Image, limit: int = 400_000) -> None:
         image.save(buffer, "PNG", optimize=True)
         write_whole(path, buffer.getvalue())
         return
-    if path.suffix != ".jpg":
-        raise ValueError(f"a picture ends in .png or .jpg: {path}")
+    if path.suffix != ".webp":
+        raise ValueError(f"a picture ends in .png or .webp: {path}")
     for quality in range(_FIRST_QUALITY, _LAST_QUALITY - 1, -6):
         buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
+        image.save(buffer, "WEBP", quality=quality, method=6)
         if buffer.tell() <= limit:
             write_whole(path, buffer.getvalue())
             return
