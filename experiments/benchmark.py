@@ -39,6 +39,7 @@ from experiments.starts import start_results, time_starts
 from mirage_jax.chips import KINDS, Chip, chip_of, measured_chip
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.clips import load_clips
+from mirage_jax.frame_compiler import settled
 from mirage_jax.precision import fields_of, precision_of
 from mirage_jax.results import Result, device_setup, write_results
 from mirage_jax.stream import COMMITS
@@ -130,7 +131,7 @@ def benchmark() -> None:
         "weights_sha256": named.sha256,
         "precision": precision_of(first),
         "steps": first.steps,
-        "rows": {row_of(s): str(s) for s in rows},
+        "rows": {row_of(s): str(settled(named.config, s)) for s in rows},
         "height": side,
         "width": side,
         "window": named.config.denoiser.ring,

@@ -34,7 +34,6 @@ from experiments.source_feed import SourceFeed
 from mirage_jax.chips import Chip
 from mirage_jax.device_weights import held_weights
 from mirage_jax.evaluation.clips import to_and_fro
-from mirage_jax.frame_compiler import settled
 from mirage_jax.precision import fields_of, precision_of
 from mirage_jax.results import Result
 from mirage_jax.stream import StreamConfig, encode_frame
@@ -72,7 +71,7 @@ class Run:
       amounts: how much is measured.
       options: for the compiler.
       add: takes what was found, prints and writes it.
-      backends: of each operation, and the form of the layers, by program.
+      backends: of each operation, by program.
       refused: why a program did not run.
       wrong: rows whose frames are not those of the definition.
     """
@@ -181,8 +180,6 @@ class Run:
                 else:
                     lowered[path] = program.lower(weights)
                     self.backends[path] = backends_used(program.stream)
-                    unroll = settled(program.model, program.stream).unroll
-                    self.backends[path]["layers"] = "unrolled" if unroll else "loop"
             except Exception as failure:  # any library may fail in any way
                 self._refuse(path, failure)
         found = {}

@@ -39,6 +39,7 @@ from experiments.source_feed import SourceFeed
 from experiments.trace_events import profile_of
 from mirage_jax.device_weights import held_weights
 from mirage_jax.errors import MirageError
+from mirage_jax.frame_compiler import settled
 from mirage_jax.precision import fields_of, precision_of
 from mirage_jax.results import device_setup, write_results
 from mirage_jax.stream import StreamConfig
@@ -102,7 +103,7 @@ def host_timeline() -> None:
         "steps": stream.steps,
         "height": stream.height,
         "width": stream.width,
-        "stream": str(stream),
+        "stream": str(settled(named.config, stream)),
         "arguments": len(jax.tree.leaves((params, state))) + 1,
         "calls": found.calls,
         "plain_calls": _PLAIN.value,

@@ -25,7 +25,7 @@ from experiments.trace_events import gpu_events, profile_of
 from mirage_jax.config import ModelConfig
 from mirage_jax.device_weights import held_weights
 from mirage_jax.errors import MirageError
-from mirage_jax.frame_compiler import frame_program
+from mirage_jax.frame_compiler import frame_program, settled
 from mirage_jax.results import Result, device_setup, write_results
 from mirage_jax.stream import StreamConfig, decode_frame, encode_frame
 from pallas_kernels import device
@@ -72,7 +72,7 @@ def profile_kernels() -> None:
         "model": _SIZE.value,
         "tokens": _TOKENS.value,
         "combination": _COMBINATION.value,
-        "stream": str(stream),
+        "stream": str(settled(model, stream)),
         "calls": _CALLS.value,
     }
     slug = Path(_SIZE.value).name

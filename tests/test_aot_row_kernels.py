@@ -31,6 +31,7 @@ pytestmark = [
 
 # Tokens and width of the frame loop at 880M and of the shipped model, and an odd one.
 ROWS = [(256, 1536), (1024, 1536), (256, 384), (49, 72)]
+LAYER = jax.ShapeDtypeStruct((), jnp.int32)
 
 
 @pytest.fixture(params=TARGETS, ids=lambda t: t.file)
@@ -73,24 +74,26 @@ def test_the_norms_compile(target: Target, tokens: int, width: int, to: str) -> 
         return
     compile_for(target, plain, x, vector, vector)
     compile_for(target, gated, x, x, vector, vector, vector)
+    layers = half(3, *vector.shape)
+    compile_for(target, gated, x, x, layers, layers, layers, LAYER)
 
 
 def test_all_that_is_searched_of_the_norms_compiles(target: Target) -> None:
-    x, vector = half(1, 1, 256, 1536), half(1, 1, 1536)
+    x, vector, layers = half(1, 1, 256, 1536), half(1, 1, 1536), half(3, 1, 1, 1536)
     for config in norm_problem.search_space(norm_problem.Problem(1, 256, 1536)):
         gated = functools.partial(norm.gated_residual_norm, config=config)
         compile_for(target, gated, x, x, vector, vector, vector)
+        compile_for(target, gated, x, x, layers, layers, layers, LAYER)
 
 
 def commit_operands(tokens: int, heads: int, width: int, frames: int) -> list[Any]:
     queries = frames * tokens
     slots = half(3, 1, 8 + 9 * tokens, heads, width)
-    number = jax.ShapeDtypeStruct((), jnp.int32)
     starts = jax.ShapeDtypeStruct((frames,), jnp.int32)
     angle = full(queries, width // 2)
     scale = full(3, width)
     qkv = half(1, queries, 3, heads, width)
-    return [qkv, scale, scale, angle, angle, slots, slots, number, starts]
+    return [qkv, scale, scale, angle, angle, slots, slots, LAYER, starts]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy_model
 
 from pallas_kernels.frame_attention import EMPTY_SLOT, frame_attention, last_backend
 
@@ -45,3 +46,21 @@ def test_cudnn_equals_the_reference(groups: int, slots: int) -> None:
         a, b = (np.nan_to_num(np.asarray(x, np.float64)) for x in (a, b))
         # bfloat16 keeps 8 bits: operands, probabilities and bias channels are rounded.
         assert np.linalg.norm(a - b) <= 2e-2 * np.linalg.norm(b), name
+
+
+@pytest.mark.parametrize("change", [{}, {"commit": "lagged"}, {"steps": 2}])
+def test_a_loop_in_the_graph_is_the_unrolled_stream(change: dict[str, Any]) -> None:
+    """Started over and over, as a graph: each turn must find its own layer."""
+    found = []
+    for unroll in (True, False):
+        stream = toy_model.settings(
+            **change, attention="triton", kernels="triton", unroll=unroll
+        )
+        held, step = toy_model.weights(stream), toy_model.step_of(stream)
+        state, arrived = toy_model.start(stream), np.ones(1, bool)
+        for source in toy_model.frames(2 * toy_model.RING):
+            state, _ = step(held, state, source, arrived)
+        found.append(jax.device_get((state.styled, state.cache.k, state.cache.v)))
+    # Products may be TF32 and cut in another way; a wrong layer would be all wrong.
+    for unrolled, loop in zip(*found, strict=True):
+        assert np.linalg.norm(loop - unrolled) <= 1e-2 * np.linalg.norm(unrolled)

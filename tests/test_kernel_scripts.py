@@ -202,7 +202,7 @@ def test_every_set_of_operands_is_the_same_for_all_rivals(stacked):
         sets, plain, strict=True
     ):
         if stacked:
-            k, v = k[layer], v[layer]
+            k, v, bias = k[layer], v[layer], bias[layer]
         np.testing.assert_array_equal(k, wanted_k)
         np.testing.assert_array_equal(v, wanted_v)
         np.testing.assert_array_equal(bias, wanted_bias)

@@ -12,6 +12,7 @@ from absl import flags
 
 from experiments import profile_kernels
 from mirage_jax.errors import MirageError
+from mirage_jax.frame_compiler import frame_program
 
 
 def event(name, microseconds):
@@ -46,7 +47,8 @@ def test_programs_return_the_next_carry(name):
     stream = dataclasses.replace(toy_model.settings(), batch=1)
     call, first = profile_kernels._programs(toy_model.MODEL, stream)[name]
     carry = jax.eval_shape(first, toy_model.params())
-    found = jax.eval_shape(call, toy_model.params(), carry)
+    program = frame_program(call, toy_model.MODEL, stream, donate=1)
+    found = jax.eval_shape(program, toy_model.params(), carry)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), found) == jax.tree.map(
         lambda x: (x.shape, x.dtype), carry
     )
