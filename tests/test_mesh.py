@@ -32,9 +32,7 @@ from mirage_jax.training.work import SampleWork, StepWork, clip_work
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def start(
-    arguments: list[str], devices: int, flags: str = ""
-) -> subprocess.Popen[str]:
+def start(arguments: list[str], devices: int, flags: str = "") -> subprocess.Popen[str]:
     """Python with so many devices, and with flags of XLA."""
     flags = f"{flags} --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
