@@ -13,9 +13,9 @@ ROOT = Path(__file__).parent.parent
 
 pytestmark = pytest.mark.smoke
 
-# What others have written is imported once, as most of our modules need most of it; then
-# each has a process of its own, which a fork gives in no time, as its flags may clash
-# with those of others.
+# What others have written is imported once: most of our modules need most of it. Then
+# each of ours has a process of its own, which a fork gives in no time, as its flags may
+# clash with those of others.
 IMPORT = """
 import importlib, json, os, sys, traceback
 import absl.app, av, flax.linen, jax, jaxtyping, numpy, optax, tokenizers
