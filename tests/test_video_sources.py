@@ -95,14 +95,16 @@ def test_a_device_gives_frames_and_its_end_is_an_error():
 def test_a_device_that_is_unplugged_is_said():
     device = capture.CaptureDevice("camera 7", "lavfi", "testsrc=size=64x48", {})
 
-    class Unplugged:
-        def decode(self, stream):
-            yield next(opened.decode(stream))
-            raise OSError(19, "No such device")
-
     with device:
         opened = device._container
-        Unplugged.streams = opened.streams
+
+        class Unplugged:
+            streams = opened.streams
+
+            def decode(self, stream):
+                yield next(opened.decode(stream))
+                raise OSError(19, "No such device")
+
         device._container = Unplugged()
         frames = iter(device)
         assert next(frames).image.shape == (48, 64, 3)
