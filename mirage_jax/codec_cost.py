@@ -1,5 +1,6 @@
 """What the codec must do at least for a frame, counted from its own modules."""
 
+import functools
 import math
 from typing import Any
 
@@ -15,6 +16,7 @@ from mirage_jax.device_weights import narrowed
 from mirage_jax.stream import StreamConfig
 
 
+@functools.cache  # tables ask for the same few again and again
 def codec_stages(model: ModelConfig, stream: StreamConfig) -> tuple[Stage, Stage]:
     """Encoding and decoding a frame of every stream, always in the compute type.
 

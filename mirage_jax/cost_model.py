@@ -8,6 +8,7 @@ convolutions; a product with the padding around a picture is none.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable
 
@@ -111,6 +112,7 @@ def convolution_flops(kernel: Iterable[int], grid: tuple[int, int]) -> int:
     return 2 * inputs * outputs * math.prod(taps)
 
 
+@functools.cache  # tables ask for the same few again and again
 def pass_stages(
     model: ModelConfig, stream: StreamConfig, frames: int = 1, predicts: bool = True
 ) -> tuple[Stage, ...]:

@@ -44,7 +44,7 @@ def load_from_block(
         arg_types=(plgpu.RefType(transforms),),
         return_type=plgpu.ShapeDtypeStruct(shape, dtype, layout=layout),
     )
-    def read(context: Any, ref: Any) -> Any:
+    def read(context: Any, ref: Any) -> Any:  # no CPU: called by Hopper's compiler
         del context
         index = mosaic.utils.c(block, mosaic.utils.ir.IndexType.get())
         # JAX's own `cluster_ref` does not take slices yet.

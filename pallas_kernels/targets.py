@@ -50,7 +50,7 @@ def plugin_missing() -> str | None:
 
 
 @functools.cache
-def _sharding(description: str) -> Any:
+def _sharding(description: str) -> Any:  # no CPU: asks JAX's CUDA plugin
     topology = topologies.get_topology_desc(
         platform="cuda", target_config=description, topology="1x1x1"
     )

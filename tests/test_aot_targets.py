@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from gpu_targets import requested_shared_memory
+from gpu_targets import HOPPER_CASES, requested_shared_memory
 
 from pallas_kernels import choice, tuned_table
 from pallas_kernels._mosaic import HAS_MOSAIC, SHARED_MEMORY
@@ -83,18 +83,6 @@ def test_every_tuned_configuration_compiles_on_its_card(path: Path) -> None:
             make = mosaic.Forward if backend == "mosaic" else kernel
             call = make(row.problem, config)
             compile_for(target, call, *row.problem.abstract, LAYER)
-
-
-# Every way to meet, both tiles and both numbers of warpgroups, heads and prompts.
-HOPPER_CASES = {
-    "alone": ("lsd_1024", (128, 1, 2, 2)),
-    "cluster_of_4": ("lsd_256", (64, 4, 4, 2)),
-    "cluster_of_5": ("lsd_256", (64, 5, 3, 2)),
-    "lagged": ("lsd_256_lagged", (64, 2, 4, 2)),
-    "narrow_heads": ("default_256", (128, 4, 3, 1)),
-    "one_tile_a_slot": ("default_64", (64, 2, 4, 1)),
-    "layers": ("layers_of_30", (64, 4, 4, 2)),
-}
 
 
 @pytest.mark.skipif(not HAS_MOSAIC, reason="Mosaic for Hopper needs jax 0.11")

@@ -13,11 +13,17 @@ ROOT = Path(__file__).parent.parent
 
 pytestmark = pytest.mark.smoke
 
-# What all modules need is imported once; then each has a process of its own, which a
-# fork gives in no time, as its flags may clash with those of others.
+# What others have written is imported once: most of our modules need most of it. Then
+# each of ours has a process of its own, which a fork gives in no time, as its flags may
+# clash with those of others.
 IMPORT = """
 import importlib, json, os, sys, traceback
-import av, flax.linen, jax, numpy, optax
+import absl.app, av, flax.linen, jax, jaxtyping, numpy, optax, tokenizers
+import jax.experimental.mosaic.gpu
+import jax.experimental.pallas.mosaic_gpu
+import jax.experimental.pallas.triton
+import ml_collections.config_flags
+import orbax.checkpoint
 from jax._src import xla_bridge
 
 for names in json.load(sys.stdin):

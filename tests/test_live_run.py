@@ -1,7 +1,9 @@
-"""The command, from its start to SIGTERM."""
+"""The command, from its start to SIGTERM, and what ends it before that."""
 
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -10,7 +12,15 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pytest
+from live_fakes import FakeDevice
+from live_server import settings
+from render_fakes import NO_MODEL
 from toy_model import save_model
+from video_clips import counting, write_clip
+
+from mirage_jax.errors import MirageError
+from mirage_jax.live import run
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,3 +79,119 @@ def health(url):
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
+
+
+@pytest.fixture
+def serve(monkeypatch, tmp_path):
+    """`run_live` with a fake device, which can fail; a browser that opens ends it.
+
+    Returns the addresses that were opened.
+    """
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(run, "log_to_stderr", lambda: None)
+
+    def call(error=None, **changes):
+        device, opened = FakeDevice(), []
+        device.open_error = error
+
+        def browse(url):
+            opened.append(url)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(run, "SeatedStreams", lambda *_: device)
+        monkeypatch.setattr(run.webbrowser, "open", browse)
+        run.run_live(settings(**{"browser": True} | changes), NO_MODEL)
+        return opened
+
+    return call
+
+
+def test_a_browser_opens_on_the_page_of_this_machine(serve, capsys, monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":97")
+    [page] = serve()
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", page)
+    told = capsys.readouterr().out
+    assert f"page          {page}\n" in told
+    assert "certificate" not in told and "#" not in told
+
+
+def test_other_machines_need_the_token_and_see_the_certificate(
+    serve, capsys, monkeypatch
+):
+    monkeypatch.setenv("DISPLAY", ":97")
+    [page] = serve(host="0.0.0.0", names=" studio.lan, ")
+    assert re.fullmatch(r"https://[^/]+:\d+/#token=[\w-]{32}", page)
+    assert "0.0.0.0" not in page, "nobody else could go there"
+    told = capsys.readouterr().out
+    assert re.search(r"^certificate   own, SHA-256 ([0-9A-F]{2}:){31}", told, re.M)
+    assert f"page          {page}\n" in told
+
+
+def test_a_source_is_served_without_a_browser(serve, capsys, monkeypatch, tmp_path):
+    """Its addresses are shown instead, and its end is the server's."""
+    monkeypatch.setenv("DISPLAY", ":97")
+    write_clip(tmp_path / "a.mp4", counting(64, 64), frames=2)
+    assert not serve(source=str(tmp_path / "a.mp4"), source_key="k" * 16)
+    told = capsys.readouterr().out
+    url = r"http://127\.0\.0\.1:\d+"
+    assert re.search(rf"^view +{url}/view/source#key=k{{16}}$", told, re.M)
+    assert re.search(rf"^MJPEG +{url}/streams/source\.mjpeg\?key=k{{16}}$", told, re.M)
+
+
+def test_a_device_without_room_ends_the_command(serve):
+    with pytest.raises(MirageError, match="no room for 2 streams"):
+        serve(error=MirageError("no room for 2 streams"))
+
+
+def test_an_address_that_is_taken_is_named(serve):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(
+            MirageError, match=rf"cannot listen at 127\.0\.0\.1:{port} "
+        ):
+            serve(port=port)
+
+
+def test_recordings_that_cannot_be_written_are_named_before_a_stream(serve, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(MirageError, match="file"):
+        serve(recordings=str(tmp_path / "file" / "folder"))
+
+
+@pytest.mark.parametrize(
+    ("host", "secure", "url"),
+    [
+        ("127.0.0.1", False, "http://127.0.0.1:8765/"),
+        ("::1", False, "http://[::1]:8765/"),
+        ("studio.lan", True, "https://studio.lan:8765/"),
+    ],
+)
+def test_addresses_as_a_browser_wants_them(host, secure, url):
+    assert run.page_url(settings(host=host, token="t" * 16), secure, 8765) == url
+
+
+def test_a_machine_without_a_network_is_called_by_its_name(monkeypatch):
+    class Unreachable(socket.socket):
+        def connect(self, address):
+            raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(run.socket, "socket", Unreachable)
+    assert run.public_address("0.0.0.0") == socket.gethostname()
+
+
+@pytest.mark.parametrize(
+    ("system", "display", "opens"),
+    [("linux", "", False), ("linux", ":0", True), ("darwin", "", True)],
+)
+def test_a_browser_opens_where_somebody_sees_it(monkeypatch, system, display, opens):
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    assert run._has_screen() is opens
+
+
+def test_certificates_that_are_given_are_taken():
+    given = settings(host="0.0.0.0", certificate="a.pem", key="b.pem")
+    assert run.certificate_files(given, []) == ("a.pem", "b.pem")

@@ -32,9 +32,9 @@ from mirage_jax.training.work import SampleWork, StepWork, clip_work
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def start(arguments: list[str], devices: int) -> subprocess.Popen:
-    """Python with so many devices."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+def start(arguments: list[str], devices: int, flags: str = "") -> subprocess.Popen[str]:
+    """Python with so many devices, and with flags of XLA."""
+    flags = f"{flags} --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -122,7 +122,10 @@ def test_one_process_is_left_alone(monkeypatch):
 
 @pytest.mark.slow
 def test_splitting_changes_where_arrays_lie_and_nothing_else():
-    """One step of Muon, and checkpoints that go from mesh to mesh."""
+    """Steps of Muon, and checkpoints that go from mesh to mesh.
+
+    Muon makes much of the last bit, so that XLA compiles as it does for users.
+    """
     program = """
         import dataclasses, tempfile
         import jax, jax.numpy as jnp, numpy as np
@@ -208,7 +211,8 @@ def test_two_processes_train_like_one_with_two_devices(tmp_path):
     def run(folder: str, devices: int, **settings: Any) -> subprocess.Popen:
         settings = {"steps": 3, "optimiser": "adamw", "data": 1, "fsdp": 2} | settings
         settings["workdir"] = str(tmp_path / folder)
-        return start(["tests/mesh_training.py", json.dumps(settings)], devices)
+        flags = os.environ.get("XLA_FLAGS", "")
+        return start(["tests/mesh_training.py", json.dumps(settings)], devices, flags)
 
     joined = {"coordinator": address, "processes": 2, "remat": "full"}
     both = [run("two", 1, process=process, **joined) for process in range(2)]

@@ -149,4 +149,9 @@ def test_nobody_watches_by_default():
 def test_watching_changes_no_picture():
     clip = frames(3, 2)
     plain = dataclasses.replace(WATCHED, monitor=False)
-    np.testing.assert_array_equal(play(WATCHED, clip)[0], play(plain, clip)[0])
+    (pictures, latents, _), (wanted, wanted_latents, _) = (
+        play(stream, clip) for stream in (WATCHED, plain)
+    )
+    # Two programs, which may round the same sums to neighbouring bytes.
+    np.testing.assert_allclose(latents, wanted_latents, atol=1e-4)
+    assert np.abs(pictures.astype(int) - wanted).max() <= 1

@@ -392,6 +392,8 @@ def test_two_devices_average_their_gradients():
         print("equal")
     """
     flags = "--xla_force_host_platform_device_count=2"
+    if given := os.environ.get("XLA_FLAGS"):
+        flags = f"{given} {flags}"
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         cwd=pathlib.Path(__file__).parent.parent,

@@ -92,6 +92,64 @@ def test_a_device_gives_frames_and_its_end_is_an_error():
     assert frames[-1].time - frames[0].time == pytest.approx(5 / 30)
 
 
+def test_a_device_that_is_unplugged_is_said():
+    device = capture.CaptureDevice("camera 7", "lavfi", "testsrc=size=64x48", {})
+
+    with device:
+        opened = device._container
+
+        class Unplugged:
+            streams = opened.streams
+
+            def decode(self, stream):
+                yield next(opened.decode(stream))
+                raise OSError(19, "No such device")
+
+        device._container = Unplugged()
+        frames = iter(device)
+        assert next(frames).image.shape == (48, 64, 3)
+        with pytest.raises(MirageError, match=r"camera 7 is gone \(No such device\)"):
+            next(frames)
+        device._container = opened
+
+
+@pytest.mark.parametrize(
+    ("system", "source", "opened"),
+    [
+        ("linux", "screen:64x48+1+2", ("x11grab", ":97+1,2", {"video_size": "64x48"})),
+        (
+            "win32",
+            "screen:64x48+1+2",
+            (
+                "gdigrab",
+                "desktop",
+                {"video_size": "64x48", "offset_x": "1", "offset_y": "2"},
+            ),
+        ),
+        ("win32", "camera:Front", ("dshow", "video=Front", {})),
+        ("darwin", "camera:1", ("avfoundation", "1", {})),
+    ],
+)
+def test_each_system_calls_its_devices_differently(monkeypatch, system, source, opened):
+    calls = []
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setenv("DISPLAY", ":97")
+    monkeypatch.setattr(capture, "_readable", lambda what, container: container)
+    monkeypatch.setattr(
+        capture.CaptureDevice, "__init__", lambda self, *told: calls.append(told)
+    )
+    live_source(source)
+    [(_, container, address, options)] = calls
+    assert (container, address) == opened[:2]
+    assert opened[2].items() <= options.items()
+
+
+def test_devices_that_this_build_of_pyav_lacks_are_said(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(MirageError, match="cannot read a screen on this system"):
+        live_source("screen")
+
+
 def test_an_address_is_opened_again(tmp_path):
     """A server whose stream ends: times go on, as if nothing had been."""
     write_clip(tmp_path / "a.mp4", counting(64, 64), frames=5)
