@@ -77,7 +77,12 @@ PAGES = {
     "results": Page("docs/results.md", _parts(report_files.files)),
     "readme": Page(
         "README.md",
-        _parts(report_readme.quality, report_readme.speed, report_readme.hardware),
+        _parts(
+            report_readme.quality,
+            report_readme.drift,
+            report_readme.speed,
+            report_readme.hardware,
+        ),
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Blocks of the README: how good, how fast, and on what."""
+"""Blocks of the README: how good, for how long, how fast, and on what."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +21,11 @@ _STYLES = {
 _MODELS = {
     "default": "default, the shipped weights",
     "lsd_880m": "880M, random weights",
+}
+_MODES = {
+    "merged/1": "merged, 1 step (the default)",
+    "lagged/1": "lagged, 1 step: reads its own output",
+    "lagged/2": "lagged, 2 steps: reads its own output",
 }
 _ABSENT = ("a100_80gb", "rtx3090")  # cards that nobody here has
 _WAITED = "frame_ms/bfloat16/1/p50"
@@ -55,6 +60,45 @@ def quality(folder: Path) -> Part:
         f"({_link('measured', one.path)}); {passed} of {len(checks)} bars are cleared, "
         "and [docs/quality.md](docs/quality.md) names those that are missed:\n\n"
         + markdown_table((*head, "its worst style", "ceiling: the codec"), rows)
+    )
+
+
+def drift(folder: Path) -> Part:
+    """What long streams lose, by mode: slope, and the last loop against the first."""
+    found = find(folder, "drift.json")
+    if not found:
+        return absent("Drift", "drift")
+    [one] = found
+    rows = []
+    for place, mode in enumerate(one.setup["modes"]):
+        if mode.startswith("free"):  # has other measures
+            continue
+        suffix = f"/{mode}" if place else ""
+        ends, lost = ([], {})
+        for style in one.setup["styles"]:
+            name = f"{style}{suffix}"
+            ends += [one.values[f"psnr_slope_{end}/{name}"] for end in ("low", "high")]
+            lost[style] = one.values[f"drift_last_minus_first/{name}"]
+        worst = min(lost, key=lambda style: lost[style])
+        rows.append(
+            (
+                _MODES.get(mode, mode),
+                f"{min(ends):+.4f} to {max(ends):+.4f}",
+                number(sorted(lost.values())[len(lost) // 2], 2),
+                f"{number(lost[worst], 2)} ({worst})",
+            )
+        )
+    size, frames = one.setup["height"], one.setup["frames"]
+    head = (
+        "mode",
+        "dB per 1,000 frames, all styles",
+        "last loop - first frames, median",
+    )
+    return Part(
+        f"{frames:,} frames of {size}x{size} without a reset, PSNR against the teacher "
+        f"({_link('measured', one.path)} on {one.setup['device']}); the slopes are the "
+        "outermost ends of the 95 % intervals of all styles:\n\n"
+        + markdown_table((*head, "worst"), rows)
     )
 
 

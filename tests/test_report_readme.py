@@ -90,6 +90,20 @@ def test_quality_names_the_worst_style_of_a_kind(tmp_path: Path) -> None:
     assert f"{sum(checks):.0f} of {len(checks)} bars" in text
 
 
+def test_drift_has_a_row_for_every_mode_and_its_worst_style(tmp_path: Path) -> None:
+    record = read_record(RESULTS / "drift.json")
+    name = "drift_last_minus_first/sepia"
+    results = [
+        Result(r.name, -7.0, r.unit) if r.name == name else r
+        for r in record.results.values()
+    ]
+    modes = record.setup["modes"]
+    write_results(tmp_path / "drift.json", record.script, record.setup, results)
+    found = list(rows(report_readme.drift(tmp_path).text).values())
+    assert len(found) == len(modes)
+    assert found[0][2] == "-7.00 (sepia)" and "sepia" not in found[1][2]
+
+
 def test_rows_of_speed_are_those_that_were_timed(tmp_path: Path) -> None:
     values = frame(1.0) | {"frame_ms/bfloat16/1/back_to_back": 1.0}
     put(tmp_path, "default", H100, values)
