@@ -74,7 +74,8 @@ def drift(folder: Path) -> Part:
         if mode.startswith("free"):  # has other measures
             continue
         suffix = f"/{mode}" if place else ""
-        ends, lost = ([], {})
+        ends: list[float] = []
+        lost: dict[str, float] = {}
         for style in one.setup["styles"]:
             name = f"{style}{suffix}"
             ends += [one.values[f"psnr_slope_{end}/{name}"] for end in ("low", "high")]
@@ -88,6 +89,8 @@ def drift(folder: Path) -> Part:
                 f"{number(lost[worst], 2)} ({worst})",
             )
         )
+    if not rows:
+        return absent("Drift", "drift")
     size, frames = one.setup["height"], one.setup["frames"]
     head = (
         "mode",

@@ -1,5 +1,6 @@
 """The tracked tree stays small, portable and readable."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -43,6 +44,16 @@ def test_no_file_names_a_path_of_one_machine() -> None:
         if path.suffix not in BINARY
         for machine_path in MACHINE_PATHS
         if machine_path in path.read_text(encoding="utf-8")
+    ]
+    assert not found
+
+
+def test_no_merge_left_its_marks() -> None:
+    found = [
+        str(path.relative_to(ROOT))
+        for path in tracked_files()
+        if path.suffix not in BINARY
+        and re.search(r"^(<{7}|>{7}) ", path.read_text(encoding="utf-8"), re.MULTILINE)
     ]
     assert not found
 
