@@ -10,11 +10,11 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import leaderboard
+from experiments import leaderboard, submission
 from experiments.leaderboard_page import render
 from experiments.submission import file_name, not_ranked
 from mirage_jax.evaluation.checks import DRIFT, LEAST_MEAN
-from mirage_jax.results import Result, write_results
+from mirage_jax.results import Result, read_record, write_results
 
 ROOT = Path(__file__).parent.parent
 MODEL = {"model": "default", "weights_sha256": "0" * 64}
@@ -85,14 +85,31 @@ def drift(slope=-0.01, **setup):
         Result("psnr_slope_per_1000/oil", 0.1, "dB"),
         Result("psnr_slope_per_1000/pencil", slope, "dB"),
         Result("psnr_slope_per_1000/pencil/clean/1", -5.0, "dB"),  # not what is ranked
+        Result("psnr_slope_per_1000/oil/merged/2", -0.02, "dB"),
     ]
-    known = MODEL | {"precision": "bfloat16"} | setup
+    modes = ["merged/1", "clean/1", "merged/2"]
+    known = MODEL | {"precision": "bfloat16", "modes": modes} | setup
     write_results("docs/results/drift.json", "drift", known, results)
 
 
 def submissions(folder):
     paths = sorted((folder / "submissions").glob("*.json"))
     return {path.name: json.loads(path.read_text()) for path in paths}
+
+
+def test_drift_is_that_of_the_mode_which_was_timed(folder):
+    drift()
+    record = read_record("docs/results/drift.json")
+    found = {
+        steps: submission.evidence("drift", record, {"precision": "", "steps": steps})
+        for steps in (1, 2, 4)
+    }
+    slope = "psnr_slope_per_1000"
+    assert found == {
+        1: {f"{slope}/pencil": -0.01},
+        2: {f"{slope}/oil/merged/2": -0.02},
+        4: {},
+    }
 
 
 def test_submissions_are_made_checked_and_shown(folder, capsys):
