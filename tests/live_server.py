@@ -23,6 +23,8 @@ SOURCE_KEY = "the-key-of-the-source"
 def settings(**changes):
     values = live_config.get_config().to_dict() | {"port": 0, "browser": False}
     values.pop("kind")
+    # On a busy machine no frame is too old, unless a test says so.
+    values["deadline_ms"] = 10_000.0
     return LiveSettings.from_values(values | changes)
 
 

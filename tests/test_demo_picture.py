@@ -26,7 +26,6 @@ def made(tmp_path, *arguments):
 def test_the_picture_moves_in_the_time_of_its_clip(tmp_path):
     with Image.open(made(tmp_path, "--width=32", "--every=24")) as picture:
         assert picture.size == (32, 32)
-        assert picture.n_frames > 2
         shown = []
         for number in range(2):
             picture.seek(number)

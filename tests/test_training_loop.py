@@ -125,7 +125,7 @@ def test_metrics_and_files(unbroken):
     for line in lines:
         assert {"loss", "size", "gradient_norm", "samples_per_s"} <= line.keys()
         rate = learning_rate_at(CONFIG, line["step"] - 1, (line["step"] - 1) / 6)
-        assert line["learning_rate"] == pytest.approx(rate)
+        assert line["learning_rate"] == pytest.approx(rate, rel=1e-4)  # five digits
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert int(state.step) == 6
     assert list((workdir / "tensorboard").iterdir())
