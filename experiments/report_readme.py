@@ -1,5 +1,6 @@
 """Blocks of the README: how good, for how long, how fast, and on what."""
 
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def drift(folder: Path) -> Part:
             (
                 _MODES.get(mode, mode),
                 f"{min(ends):+.4f} to {max(ends):+.4f}",
-                number(sorted(lost.values())[len(lost) // 2], 2),
+                number(statistics.median(lost.values()), 2),
                 f"{number(lost[worst], 2)} ({worst})",
             )
         )
