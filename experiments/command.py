@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from absl import app, logging
 
 from mirage_jax.errors import MirageError
+from mirage_jax.interrupts import raise_dropped_interrupts
 
 
 def command(
@@ -26,6 +27,7 @@ def command(
     def main(argv: Sequence[str]) -> None:
         if len(argv) - 1 not in (0, operands):
             raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+        raise_dropped_interrupts()
         logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes
         try:
             failed = run(*argv[1:])

@@ -17,6 +17,7 @@ from ml_collections import config_flags
 from mirage_jax.config_files import find_config, shipped_folder
 from mirage_jax.device_memory import exhaustion_explained
 from mirage_jax.errors import MirageError
+from mirage_jax.interrupts import raise_dropped_interrupts
 from mirage_jax.live.replicas import run_replicas
 from mirage_jax.live.run import run_live
 from mirage_jax.live.settings import LiveSettings
@@ -133,6 +134,7 @@ def run(program: str = "main.py") -> None:
       program: what people typed, which messages begin with.
     """
     signal.signal(signal.SIGTERM, _stop)
+    raise_dropped_interrupts()
     try:
         app.run(main, flags_parser=_parse)
     except MirageError as error:
