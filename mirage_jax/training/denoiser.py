@@ -184,17 +184,19 @@ def sample_pairs_of_styles(
     """
     styles = chosen_styles(data.styler, data.only)
     draw_key, start_key, effect_key, pair_key = jax.random.split(key, 4)
-    frames, anchored = _draw_clips(data, draw_key, batch, styles)
+    with jax.named_scope("clips"):
+        frames, anchored = _draw_clips(data, draw_key, batch, styles)
     starts = jax.random.randint(start_key, (len(styles),), 0, INDEX_RANGE)
     effect_keys = jax.random.split(effect_key, len(styles))
     sources, targets = [], []
     for number, style in enumerate(styles):
         index = starts[number] + jnp.arange(batch.frames, dtype=jnp.int32)
-        if style.look is not None and variants is not None:
-            source = frames[number]
-            target = style.look(source, variants[number])
-        else:
-            source, target = style.apply(frames[number], index, effect_keys[number])
+        with jax.named_scope(style.name):
+            if style.look is not None and variants is not None:
+                source = frames[number]
+                target = style.look(source, variants[number])
+            else:
+                source, target = style.apply(frames[number], index, effect_keys[number])
         sources.append(source)
         targets.append(target)
     if data.pairs is not None:
