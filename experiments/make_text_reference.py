@@ -42,7 +42,7 @@ SENTENCES = (
 
 
 def main(argv: list[str]) -> None:
-    """Encode SENTENCES one by one and write texts, token counts and embeddings."""
+    """Encodes SENTENCES one by one; writes texts, token counts and embeddings."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {argv[1:]}")
     import sentence_transformers
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
             {
                 "text": sentence,
                 "tokens": len(pieces),
-                "embedding": [round(float(x), 6) for x in vector],
+                "millionths": [round(1e6 * float(x)) for x in vector],
             }
         )
     made_by = {
@@ -71,7 +71,8 @@ def main(argv: list[str]) -> None:
         "sentence-transformers": sentence_transformers.__version__,
         "torch": torch.__version__,
     }
-    lines = ",\n".join(json.dumps(entry) for entry in entries)
+    # Whole numbers without spaces: most of the file is these.
+    lines = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in entries)
     text = f'{{"made_by": {json.dumps(made_by)}, "sentences": [\n{lines}\n]}}\n'
     output = Path(OUTPUT.value)
     output.parent.mkdir(parents=True, exist_ok=True)
