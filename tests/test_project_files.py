@@ -1,5 +1,6 @@
 """What GitHub, hooks and newcomers read: it parses, and what it names exists."""
 
+import fnmatch
 import re
 import subprocess
 import tomllib
@@ -68,6 +69,25 @@ def test_the_workflow_is_pinned_limited_and_knows_no_secrets() -> None:
     actions = [step["uses"] for step in steps() if "uses" in step]
     assert actions and all(re.search(r"@v\d+", action) for action in actions)
     assert "secrets." not in (ROOT / ".github/workflows/ci.yml").read_text()
+
+
+def test_the_workflow_checks_all_that_a_change_may_break() -> None:
+    commands = " ".join(step.get("run", "") for step in steps())
+    for wanted in ("test", "test-aot", "docs"):
+        assert f"make {wanted} " in commands
+    for wanted in ("-m build", "count_program", "leaderboard --check"):
+        assert wanted in commands
+    test = load(ROOT / ".github/workflows/ci.yml")["jobs"]["test"]
+    assert test["strategy"]["matrix"]["python"] == ["3.11", "3.12"]
+
+
+def test_dependency_updates_are_of_the_pinned_tools() -> None:
+    updates = load(ROOT / ".github/dependabot.yml")["updates"]
+    [pip] = [one for one in updates if one["package-ecosystem"] == "pip"]
+    allowed = [one["dependency-name"] for one in pip["allow"]]
+    pins = re.findall(r"^([\w-]+)==", (ROOT / "requirements-dev.txt").read_text(), re.M)
+    for pin in pins:
+        assert any(fnmatch.fnmatch(pin, name) for name in allowed), pin
 
 
 def test_the_workflow_runs_shell_that_parses() -> None:
