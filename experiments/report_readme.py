@@ -20,7 +20,7 @@ _STYLES = {
     "memory": "effects with memory",
 }
 _MODELS = {
-    "default": "default, the shipped weights",
+    "default": "default, trained weights",
     "lsd_880m": "880M, random weights",
 }
 _MODES = {
