@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.documented_commands import Block, bash_blocks, documented_blocks
+from tests.documented_flags import unknown
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = documented_blocks(ROOT)
@@ -78,6 +79,37 @@ def test_documented_block_names_what_exists(block: Block) -> None:
             for word in words[1:]:
                 if re.fullmatch(r"(experiments/|configs/)?\w+\.py", word):
                     assert (ROOT / word).exists(), command
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
+def test_documented_block_gives_flags_that_exist(block: Block) -> None:
+    for command in block.commands:
+        assert not list(unknown(ROOT, command)), command
+
+
+@pytest.mark.parametrize(
+    "command, missing",
+    [
+        ("python -m experiments.compare --percent=0 a b", []),
+        ("python -m experiments.compare --percents=0 a b", ["--percents=0"]),
+        ("python -m experiments.drift --noheld --clips=c", []),  # of what it imports
+        ("python -m experiments.drift --holds", ["--holds"]),
+        ("mirage --config demo --config.size=64", []),
+        ("JAX_PLATFORMS=cpu python main.py --config.size=64", ["--config.size=64"]),
+        (
+            "python main.py --config configs/demo.py --config.port=1",
+            ["--config.port=1"],
+        ),
+        (
+            "python -m experiments.train_denoiser "
+            "--config=configs/train_denoiser.py:pixel --config.loss.remats=full",
+            ["--config.loss.remats=full"],
+        ),
+        ("ls --all", []),
+    ],
+)
+def test_a_flag_that_is_missing_is_found(command: str, missing: list[str]) -> None:
+    assert list(unknown(ROOT, command)) == missing
 
 
 PAGE = """\
