@@ -134,7 +134,10 @@ def write_results(
     head = {"script": script, "setup": dict(setup)}
     opened = json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}")
     # A result is a line: files of a thousand results stay small and can be compared.
-    lines = [json.dumps(dataclasses.asdict(result)) for result in results]
+    lines = [
+        json.dumps(dataclasses.asdict(result), separators=(",", ":"))
+        for result in results
+    ]
     listed = ",\n  ".join(lines)
     text = f'{opened},\n "results": [\n  {listed}\n ]\n}}\n'
     write_whole(path, text.encode())
