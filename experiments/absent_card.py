@@ -13,7 +13,8 @@ from mirage_jax.config import TEXT_WIDTH, ModelConfig
 from mirage_jax.denoiser import init_denoiser
 from mirage_jax.device_weights import device_weights
 from mirage_jax.errors import MirageError
-from mirage_jax.stream import StreamConfig, open_stream, stream_step
+from mirage_jax.stream import open_stream, stream_step
+from mirage_jax.stream_config import StreamConfig
 from pallas_kernels.targets import TARGETS, Target, compile_for, plugin_missing
 
 

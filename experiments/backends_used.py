@@ -1,6 +1,6 @@
 """Which backend each operation of a stream ran on."""
 
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 from pallas_kernels import (
     frame_attention,
     linear,

@@ -35,7 +35,7 @@ from mirage_jax.device_weights import device_weights
 from mirage_jax.errors import MirageError
 from mirage_jax.profiling import runs_folder
 from mirage_jax.results import device_setup, write_results
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 from pallas_kernels import device, timing
 
 _SIZE = flags.DEFINE_string(

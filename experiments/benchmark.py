@@ -42,7 +42,7 @@ from mirage_jax.evaluation.clips import load_clips
 from mirage_jax.frame_compiler import settled
 from mirage_jax.precision import fields_of, precision_of
 from mirage_jax.results import Result, device_setup, write_results
-from mirage_jax.stream import COMMITS
+from mirage_jax.stream_config import COMMITS
 from pallas_kernels import device, timing
 
 # Parts, and names of results that only they have.

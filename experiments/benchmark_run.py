@@ -36,7 +36,8 @@ from mirage_jax.device_weights import held_weights
 from mirage_jax.evaluation.clips import to_and_fro
 from mirage_jax.precision import fields_of, precision_of
 from mirage_jax.results import Result
-from mirage_jax.stream import StreamConfig, encode_frame
+from mirage_jax.stream import encode_frame
+from mirage_jax.stream_config import StreamConfig
 from pallas_kernels.timing import relative_error
 
 BATCHED_SOURCES = 16  # moments of the clip that batches go round

@@ -23,7 +23,8 @@ from mirage_jax.config import TEXT_WIDTH, ModelConfig, model_config
 from mirage_jax.device_weights import device_weights
 from mirage_jax.errors import MirageError
 from mirage_jax.results import Result, device_setup, write_results
-from mirage_jax.stream import DTYPES, StreamConfig, make_step, open_stream
+from mirage_jax.stream import make_step, open_stream
+from mirage_jax.stream_config import DTYPES, StreamConfig
 from pallas_kernels import device
 
 _MODEL = flags.DEFINE_string("model", "test", "A named size.")

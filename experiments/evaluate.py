@@ -43,7 +43,7 @@ from mirage_jax.evaluation.summary import (
 from mirage_jax.precision import PRECISIONS, fields_of, precision_of
 from mirage_jax.profiling import Profile
 from mirage_jax.results import device_setup, write_results
-from mirage_jax.stream import COMMITS, StreamConfig
+from mirage_jax.stream_config import COMMITS, StreamConfig
 from mirage_jax.styler import load_styler
 from mirage_jax.text import encode_text
 from mirage_jax.weights import Model, load_model

@@ -23,7 +23,7 @@ from experiments.named_model import load_named  # noqa: E402
 from mirage_jax.config import TEXT_WIDTH  # noqa: E402
 from mirage_jax.device_memory import live_memory, peak_memory  # noqa: E402
 from mirage_jax.precision import fields_of  # noqa: E402
-from mirage_jax.stream import StreamConfig  # noqa: E402
+from mirage_jax.stream_config import StreamConfig  # noqa: E402
 from mirage_jax.stream_driver import StreamDriver  # noqa: E402
 from mirage_jax.weights import Model  # noqa: E402
 

@@ -13,7 +13,6 @@ from mirage_jax.config import TEXT_WIDTH, ModelConfig
 from mirage_jax.frame_compiler import frame_program
 from mirage_jax.stream import (
     Params,
-    StreamConfig,
     StreamState,
     decode_frame,
     encode_frame,
@@ -22,6 +21,7 @@ from mirage_jax.stream import (
     stream_step,
     style_latent,
 )
+from mirage_jax.stream_config import StreamConfig
 
 LEFT_OUT = ("encode", "pass", "decode")
 

@@ -12,7 +12,7 @@ from mirage_jax.config import ModelConfig
 from mirage_jax.cost_model import count_parameters, frame_tokens
 from mirage_jax.frame_cost import frame_floor_ms, frame_parts
 from mirage_jax.results import Result
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 
 DEADLINES_MS = (16, 33)  # of 60 and of 30 frames a second
 

@@ -42,7 +42,7 @@ from mirage_jax.errors import MirageError
 from mirage_jax.frame_compiler import settled
 from mirage_jax.precision import fields_of, precision_of
 from mirage_jax.results import device_setup, write_results
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 from pallas_kernels import device
 
 _MODEL = flags.DEFINE_string("model", "default", "A named size, or a folder.")

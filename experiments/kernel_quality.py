@@ -36,7 +36,8 @@ from mirage_jax.evaluation.metrics import psnr
 from mirage_jax.evaluation.targets import make_targets
 from mirage_jax.precision import fields_of
 from mirage_jax.results import Result, device_setup, write_results
-from mirage_jax.stream import StreamConfig, make_scan, open_stream
+from mirage_jax.stream import make_scan, open_stream
+from mirage_jax.stream_config import StreamConfig
 from mirage_jax.text import encode_text
 from mirage_jax.weights import Model, load_model
 from pallas_kernels import device

@@ -17,7 +17,7 @@ from mirage_jax.evaluation.quality import LOOP_MULTIPLE, Case
 from mirage_jax.evaluation.summary import EARLY
 from mirage_jax.precision import PRECISIONS, fields_of, precision_of
 from mirage_jax.results import device_setup
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 from mirage_jax.styler import load_styler
 from mirage_jax.text import encode_text
 from mirage_jax.weights import load_model

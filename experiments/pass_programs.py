@@ -18,7 +18,7 @@ from mirage_jax.config import DOWNSAMPLE, ModelConfig
 from mirage_jax.denoiser import Condition, condition, denoise_frame
 from mirage_jax.errors import MirageError
 from mirage_jax.precision import EIGHT_BIT
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 
 Params = dict[str, Any]
 Carry = tuple[Array, FrameCache, Condition]
@@ -149,7 +149,7 @@ class Pass:
             kernels=s.kernels,
             eight_bit=s.eight_bit,
             linear=s.linear,
-            unroll=s.unroll is not False,
+            unroll=s.unrolled,
         )
         return latents, cache, given
 

@@ -27,7 +27,8 @@ from mirage_jax.device_weights import held_weights
 from mirage_jax.errors import MirageError
 from mirage_jax.frame_compiler import frame_program, settled
 from mirage_jax.results import Result, device_setup, write_results
-from mirage_jax.stream import StreamConfig, decode_frame, encode_frame
+from mirage_jax.stream import decode_frame, encode_frame
+from mirage_jax.stream_config import StreamConfig
 from pallas_kernels import device
 
 _SIZE = flags.DEFINE_string("size", "lsd_880m", "A named size, or a folder of weights.")

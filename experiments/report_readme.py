@@ -11,7 +11,7 @@ from experiments.roofline_report import Roofline, projections
 from mirage_jax.chips import KINDS, chip_of
 from mirage_jax.config import model_config
 from mirage_jax.frame_cost import frame_floor_ms, frame_parts
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 
 _SIZE = 512
 _STYLES = {

@@ -47,7 +47,7 @@ from mirage_jax.frame_cost import frame_parts
 from mirage_jax.precision import EIGHT_BIT
 from mirage_jax.projection import Measurement
 from mirage_jax.results import Result, device_setup, write_results
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/lsd_880m.py")
 _MODEL = flags.DEFINE_string("model", None, "A named size; else that of the config.")

@@ -21,7 +21,7 @@ from mirage_jax.frame_cost import frame_parts
 from mirage_jax.precision import precision_of
 from mirage_jax.projection import Measurement, Piece
 from mirage_jax.results import read_record, read_results
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 
 
 def read_measured(

@@ -17,7 +17,7 @@ from experiments.command import command
 from mirage_jax.live.device import SeatedStreams
 from mirage_jax.live.presets import presets
 from mirage_jax.staged_file import staged
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 from mirage_jax.text import encode_text
 from mirage_jax.video.frame_size import fit_frame
 from mirage_jax.video.reader import VideoReader

@@ -13,7 +13,7 @@ from mirage_jax.config import ModelConfig
 from mirage_jax.convolution import Conv
 from mirage_jax.cost_model import Stage, convolution_flops
 from mirage_jax.device_weights import narrowed
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 
 
 @functools.cache  # tables ask for the same few again and again

@@ -19,7 +19,7 @@ from mirage_jax.chips import Chip
 from mirage_jax.config import ModelConfig
 from mirage_jax.denoiser import init_denoiser
 from mirage_jax.device_weights import device_weights
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 from mirage_jax.transformer import DENSE, EIGHT_BIT
 
 MATRICES = ("kernel", "values")  # parameters that are multiplied with

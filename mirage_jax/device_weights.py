@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from mirage_jax.convolution import filters_first
 from mirage_jax.errors import MirageError
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 from mirage_jax.transformer import DENSE, EIGHT_BIT
 from pallas_kernels.linear_8bit import quantise_weight
 
@@ -52,7 +52,7 @@ def held_weights(params: Params, stream: StreamConfig) -> Params:
     platform = jax.default_backend()
     if platform == "gpu":
         return jax.jit(filters_first)(held)
-    if platform == "cpu" and stream.unroll is not False:
+    if platform == "cpu" and stream.unrolled:
         return jax.jit(layers_apart)(held)
     return held
 

@@ -1,21 +1,17 @@
 """How the program of a frame is compiled: what XLA is asked for, layers in a loop."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mirage_jax.config import ModelConfig
 from mirage_jax.dense import Dense, backend_of
-
-if TYPE_CHECKING:  # `stream` compiles with what is here
-    from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 
 # Commands that become one CUDA graph: XLA's own choice, and convolutions. The codec has
 # dozens, and started one by one each of them costs the host time.
@@ -96,5 +92,5 @@ def frame_program(
         partial(call, model=model, stream=stream),
         donate_argnums=donate,
         keep_unused=True,  # also what is only written needs its place
-        compiler_options=frame_options(loop=not stream.unroll),
+        compiler_options=frame_options(loop=not stream.unrolled),
     )

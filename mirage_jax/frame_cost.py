@@ -6,7 +6,7 @@ from mirage_jax.chips import Chip
 from mirage_jax.codec_cost import codec_stages
 from mirage_jax.config import ModelConfig
 from mirage_jax.cost_model import Stage, floor_seconds, pass_stages
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 
 PARTS = ("encode", "lagged_pass", "pass", "clean_pass", "decode")
 

@@ -3,10 +3,9 @@
 from typing import Any
 
 from mirage_jax.errors import MirageError
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import DTYPES, StreamConfig
 
 EIGHT_BIT = {"int8": "int8", "float8": "float8_e4m3fn"}
-DTYPES = ("bfloat16", "float32")
 # "auto" is the dtype that a device is best at.
 PRECISIONS = ("auto", *DTYPES, *EIGHT_BIT)
 

@@ -25,7 +25,7 @@ from mirage_jax.profiling import Profile
 from mirage_jax.render_settings import RenderSettings
 from mirage_jax.schedule import PromptSchedule
 from mirage_jax.staged_file import staged
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 from mirage_jax.stream_driver import Driver, StreamDriver, time_frames
 from mirage_jax.strength import with_strength
 from mirage_jax.text import encode_text

@@ -22,92 +22,13 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from mirage_jax import cache as frame_cache
 from mirage_jax import codec, flow, monitor
 from mirage_jax.cache import FrameCache
-from mirage_jax.config import DOWNSAMPLE, TEXT_WIDTH, ModelConfig
+from mirage_jax.config import TEXT_WIDTH, ModelConfig
 from mirage_jax.denoiser import Condition, condition, denoise_frame, prompt_slots
-from mirage_jax.errors import MirageError
 from mirage_jax.frame_compiler import frame_options, frame_program
 from mirage_jax.monitor import Monitor, new_monitor
-from mirage_jax.ranges import check_choices
-from pallas_kernels.eight_bit import LARGEST
+from mirage_jax.stream_config import StreamConfig
 
 Params = dict[str, Any]
-COMMITS = ("merged", "lagged", "clean")
-DTYPES = ("bfloat16", "float32")
-KERNELS = (None, "xla", "triton")
-LINEARS = (None, "xla", "triton", "mosaic")
-EIGHT_BITS = (None, *LARGEST)
-
-
-@dataclasses.dataclass(frozen=True)
-class StreamConfig:
-    """How a stream runs; every field is static.
-
-    Attributes:
-      height, width: frame size in pixels, multiples of 32.
-      steps: denoiser passes a frame, 1, 2 or 4.
-      commit: what the cache keeps of a frame. "merged": K and V of the last pass,
-        at no cost. "lagged": the next frame's first pass carries the finished frame
-        along and keeps its clean K and V. "clean": a pass of its own.
-      batch: streams that run together.
-      anchor: keep the stream's first frame in the anchor slot.
-      memory: False empties the cache before every frame, to measure its use.
-      monitor: notice when a stream goes wrong (`mirage_jax.monitor`): it then forgets
-        all but its prompt and fades in anew.
-      fixed_noise: one noise for all frames of a stream, not a new one each frame.
-      hold: frames without a source during which the last source is repeated.
-      dtype: compute type, "bfloat16" or "float32".
-      attention: attention backend by name; here and below None chooses by
-        measurement.
-      kernels: backend of the other kernels, the norms and the commit, by name.
-      eight_bit: "int8" or "float8_e4m3fn" runs most of the blocks' dense layers in 8
-        bits; weights must then come from `device_weights`. None leaves all to `dtype`.
-      linear: backend of the blocks' dense layers by name; "triton" has 8 bits alone.
-      unroll: layers unrolled into the program, or a loop, which compiles sooner. None
-        leaves it to `frame_compiler`; other programs are then unrolled.
-    """
-
-    height: int = 512
-    width: int = 512
-    steps: int = 1
-    commit: str = "merged"
-    batch: int = 1
-    anchor: bool = False
-    memory: bool = True
-    monitor: bool = False
-    fixed_noise: bool = False
-    hold: int = 8
-    dtype: str = "bfloat16"
-    attention: str | None = None
-    kernels: str | None = None
-    eight_bit: str | None = None
-    linear: str | None = None
-    unroll: bool | None = None
-
-    def __post_init__(self):
-        cell = 2 * DOWNSAMPLE
-        if self.height % cell or self.width % cell or min(self.height, self.width) <= 0:
-            raise MirageError(
-                f"frame size {self.height}x{self.width} is no multiple of {cell}: "
-                f"take for example {cell * max(1, round(self.height / cell))}x"
-                f"{cell * max(1, round(self.width / cell))}"
-            )
-        check_choices(self, steps=flow.STEP_COUNTS, commit=COMMITS, kernels=KERNELS)
-        check_choices(self, dtype=DTYPES, eight_bit=EIGHT_BITS, linear=LINEARS)
-        if self.batch < 1 or self.hold < 0:
-            raise MirageError(
-                f"batch={self.batch} hold={self.hold}: a batch has at least one "
-                "stream, and a source is held for 0 or more frames"
-            )
-        if self.linear == "triton" and self.eight_bit is None:
-            raise MirageError(
-                "linear='triton' needs 8 bits: set eight_bit to one of "
-                f"{EIGHT_BITS[1:]}, or take linear='xla'"
-            )
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Latent grid (h, w)."""
-        return self.height // DOWNSAMPLE, self.width // DOWNSAMPLE
 
 
 @flax.struct.dataclass
@@ -260,7 +181,7 @@ def _denoise(
         kernels=stream.kernels,
         eight_bit=stream.eight_bit,
         linear=stream.linear,
-        unroll=stream.unroll is not False,
+        unroll=stream.unrolled,
     )
     bias = bias.astype(jnp.float32)
     now = frame_cache.age_bias(bias, cache.age)

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, UInt8
 
 from mirage_jax import stream as streaming
 from mirage_jax.device_weights import held_weights
-from mirage_jax.stream import StreamConfig, StreamState
+from mirage_jax.stream import StreamState
+from mirage_jax.stream_config import StreamConfig
 from mirage_jax.weights import Model
 
 

@@ -28,9 +28,9 @@ from jaxtyping import Array, Bool, Float, Int
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
+from mirage_jax.config import TEXT_WIDTH
 from mirage_jax.errors import MirageError
 
-TEXT_WIDTH = 384
 PROMPT_LIMIT = 10_000  # characters; a prompt must be shorter
 MAX_TOKENS = 256  # word pieces, [CLS] and [SEP] included; the model was trained so
 LENGTHS = (16, 32, 64, 128, MAX_TOKENS)  # a batch is padded to one of these lengths

@@ -17,7 +17,7 @@ from mirage_jax.config import MODELS, ModelConfig
 from mirage_jax.denoiser import init_denoiser
 from mirage_jax.device_weights import device_weights
 from mirage_jax.errors import MirageError
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 from pallas_kernels._mosaic import HAS_MOSAIC
 from pallas_kernels.targets import H100, RTX_3090, compile_for, plugin_missing
 

@@ -24,7 +24,8 @@ from mirage_jax.config import MODELS
 from mirage_jax.cost_model import count_parameters
 from mirage_jax.frame_cost import frame_parts
 from mirage_jax.results import read_record, read_results
-from mirage_jax.stream import StreamConfig, stream_step
+from mirage_jax.stream import stream_step
+from mirage_jax.stream_config import StreamConfig
 
 ROOT = Path(__file__).parent.parent
 H100 = "NVIDIA H100 80GB HBM3"

@@ -26,7 +26,7 @@ from experiments.source_feed import SourceFeed
 from mirage_jax.config import MODELS
 from mirage_jax.errors import MirageError
 from mirage_jax.results import Result, write_results
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 
 
 def test_a_stage_is_what_the_frame_is_quicker_without_it():

@@ -22,7 +22,8 @@ from mirage_jax.cost_model import (
 from mirage_jax.denoiser import init_denoiser
 from mirage_jax.device_weights import device_weights
 from mirage_jax.frame_cost import frame_floor_ms, frame_parts
-from mirage_jax.stream import StreamConfig, open_stream, stream_step
+from mirage_jax.stream import open_stream, stream_step
+from mirage_jax.stream_config import StreamConfig
 
 BIG = MODELS["lsd_880m"]
 D, L, N, P, RING = 1536, 30, 256, 32, 7

@@ -20,7 +20,8 @@ from mirage_jax.frame_compiler import (
     frame_program,
     settled,
 )
-from mirage_jax.stream import StreamConfig, make_step
+from mirage_jax.stream import make_step
+from mirage_jax.stream_config import StreamConfig
 from pallas_kernels import device
 from pallas_kernels.linear import api as linear
 from pallas_kernels.targets import H100
@@ -105,6 +106,11 @@ def test_on_an_h100_the_big_model_has_the_loop(monkeypatch, name, unroll):
     for change in ({}, {"commit": "lagged"}, {"steps": 2}):
         assert settled(MODELS[name], StreamConfig(**change)).unroll is unroll
     linear.TRIALS.forget()
+
+
+def test_layers_are_unrolled_unless_somebody_chose_a_loop():
+    found = [settings(unroll=unroll).unrolled for unroll in (None, True, False)]
+    assert found == [True, True, False]
 
 
 def test_a_program_gets_the_settled_stream():

@@ -11,7 +11,8 @@ from experiments.kernel_cases import contests, frame_loop
 from experiments.random_model import random_params
 from mirage_jax.config import MODELS, TEXT_WIDTH
 from mirage_jax.device_weights import device_weights
-from mirage_jax.stream import StreamConfig, open_stream, stream_step
+from mirage_jax.stream import open_stream, stream_step
+from mirage_jax.stream_config import StreamConfig
 from pallas_kernels import device, timing
 from pallas_kernels.device import Device
 from pallas_kernels.trial import Trials

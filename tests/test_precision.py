@@ -4,7 +4,7 @@ import pytest
 
 from mirage_jax.errors import MirageError
 from mirage_jax.precision import PRECISIONS, fields_of, precision_of
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])

@@ -6,7 +6,7 @@ import pytest
 from mirage_jax.data.teachers import find_style, shipped_styles
 from mirage_jax.evaluation import checks, summary
 from mirage_jax.evaluation.quality import Case, CaseScores, LongRun, Plan
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 
 
 def _fake_scores(style, clip, steps=(1,), **means):

@@ -20,7 +20,7 @@ from mirage_jax.config import MODELS
 from mirage_jax.cost_model import floor_seconds, pass_stages
 from mirage_jax.frame_cost import frame_floor_ms, frame_parts
 from mirage_jax.results import Result, read_results, write_results
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 
 ROOT = Path(__file__).parent.parent
 H100 = "NVIDIA H100 80GB HBM3"

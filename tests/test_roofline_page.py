@@ -12,7 +12,7 @@ from mirage_jax.config import model_config
 from mirage_jax.frame_cost import frame_parts
 from mirage_jax.precision import EIGHT_BIT
 from mirage_jax.results import read_record, read_results
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 
 DOCS = Path(__file__).parent.parent / "docs"
 FILES = sorted((DOCS / "results").glob("roofline_*.json"))

@@ -245,6 +245,7 @@ def test_the_unrolled_program_is_the_rolled_one():
         ({"hold": -1}, "hold=-1"),
         ({"dtype": "float8"}, "dtype='float8'"),
         ({"kernels": "cuda"}, "kernels='cuda'"),
+        ({"attention": "cuda"}, "attention='cuda'"),
     ],
 )
 def test_impossible_settings_are_one_line(change, named):

@@ -13,7 +13,8 @@ from toy_model import MODEL, REACH, RING, TOKENS, frames, play, settings, start
 from mirage_jax import cache as frame_cache
 from mirage_jax.cache import EMPTY
 from mirage_jax.flow import STEP_COUNTS
-from mirage_jax.stream import StreamConfig, StreamState
+from mirage_jax.stream import StreamState
+from mirage_jax.stream_config import StreamConfig
 
 ONE = settings()
 HOLD = 2

@@ -27,7 +27,8 @@ from mirage_jax.profiling import Profile
 from mirage_jax.render_settings import OUTPUTS
 from mirage_jax.run_summary import summary_table
 from mirage_jax.schedule import parse_schedule
-from mirage_jax.stream import StreamConfig, open_stream, set_prompt
+from mirage_jax.stream import open_stream, set_prompt
+from mirage_jax.stream_config import StreamConfig
 from mirage_jax.stream_driver import StreamDriver, time_frames
 from mirage_jax.video import writer
 

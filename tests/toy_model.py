@@ -17,7 +17,8 @@ from mirage_jax.codec import init_codec
 from mirage_jax.config import MODELS
 from mirage_jax.denoiser import init_denoiser
 from mirage_jax.device_weights import device_weights
-from mirage_jax.stream import StreamConfig, StreamState, make_step, open_stream
+from mirage_jax.stream import StreamState, make_step, open_stream
+from mirage_jax.stream_config import StreamConfig
 from mirage_jax.weights import save_weights
 
 MODEL = MODELS["test"]

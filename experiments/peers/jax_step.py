@@ -15,7 +15,8 @@ from experiments.peers.rivals import Found, Settings
 from experiments.random_model import random_params
 from mirage_jax.config import TEXT_WIDTH, ModelConfig, model_config
 from mirage_jax.device_weights import held_weights
-from mirage_jax.stream import Params, StreamConfig, make_step, open_stream
+from mirage_jax.stream import Params, make_step, open_stream
+from mirage_jax.stream_config import StreamConfig
 
 COMBINATIONS = {"jax_xla_cudnn": "xla", "mirage_jax": "kernels"}
 # Of one frame; the first is what all rivals are asked for. More take XLA a minute more

@@ -20,14 +20,8 @@ from mirage_jax.evaluation.quality import Case
 from mirage_jax.evaluation.streaming import side_by_side
 from mirage_jax.evaluation.targets import loop_context, loop_index, make_targets
 from mirage_jax.flow import STEP_COUNTS
-from mirage_jax.stream import (
-    COMMITS,
-    StreamConfig,
-    StreamState,
-    make_scan,
-    open_stream,
-    stream_step,
-)
+from mirage_jax.stream import StreamState, make_scan, open_stream, stream_step
+from mirage_jax.stream_config import COMMITS, StreamConfig
 from mirage_jax.weights import Model
 
 Loops = UInt8[np.ndarray, "C T S S 3"]

@@ -16,7 +16,7 @@ from mirage_jax.device_weights import device_weights
 from mirage_jax.evaluation import streaming
 from mirage_jax.evaluation.targets import loop_context, loop_index, make_targets
 from mirage_jax.profiling import Profile
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 from mirage_jax.weights import Model
 
 LOOP_MULTIPLE = 8  # the period of the shipped effects' corruption divides a loop

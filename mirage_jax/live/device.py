@@ -20,7 +20,6 @@ from mirage_jax.frame_compiler import frame_program
 from mirage_jax.monitor import sound
 from mirage_jax.stream import (
     Params,
-    StreamConfig,
     StreamState,
     open_stream,
     reset,
@@ -28,6 +27,7 @@ from mirage_jax.stream import (
     set_prompt,
     stream_step,
 )
+from mirage_jax.stream_config import StreamConfig
 from mirage_jax.weights import Model
 
 Images = UInt8[np.ndarray, "B H W 3"]

@@ -14,7 +14,7 @@ from mirage_jax.live.limits import LiveLimits
 from mirage_jax.live.shared import is_key
 from mirage_jax.precision import fields_of
 from mirage_jax.ranges import check_names, check_ranges
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 from mirage_jax.text import check_prompt
 from mirage_jax.video.frame_size import check_fit, parse_size
 

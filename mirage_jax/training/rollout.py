@@ -25,8 +25,6 @@ from mirage_jax.cache import EMPTY
 from mirage_jax.config import ModelConfig
 from mirage_jax.errors import MirageError
 from mirage_jax.stream import (
-    COMMITS,
-    StreamConfig,
     StreamState,
     frame_noise,
     open_stream,
@@ -34,6 +32,7 @@ from mirage_jax.stream import (
     set_prompt,
     style_latent,
 )
+from mirage_jax.stream_config import COMMITS, StreamConfig
 from mirage_jax.training.denoiser import (
     ClipBatch,
     DenoiserData,

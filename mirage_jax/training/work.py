@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from mirage_jax.chips import CHIPS, KINDS
 from mirage_jax.config import ModelConfig
 from mirage_jax.cost_model import frame_tokens, pass_stages
-from mirage_jax.stream import StreamConfig
+from mirage_jax.stream_config import StreamConfig
 
 PASSES = 3  # a backward pass makes two products of every forward one
 
