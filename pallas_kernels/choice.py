@@ -56,9 +56,12 @@ class Measured:
 
 @functools.cache
 def measured(op: Op, device: Device) -> tuple[Measured, ...]:
-    """All rows of an operation; a senseless row is reported and left out."""
+    """All rows of an operation, read once; a senseless row is reported and left out.
+
+    Those of the device's own table come first: of equally near ones they are taken.
+    """
     known, rows = dict(op.configs), []
-    for row in tuned_table.entries(device, op.name):
+    for path, row in tuned_table.entries(device, op.name):
         try:
             rows.append(
                 Measured(
@@ -68,7 +71,6 @@ def measured(op: Op, device: Device) -> tuple[Measured, ...]:
                 )
             )
         except (TypeError, ValueError, AttributeError, KeyError) as error:
-            path = tuned_table.table_of(device)
             message = f"{path}: a row is left out: {error}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
     return tuple(rows)

@@ -1,4 +1,4 @@
-"""Measured tables: `tuned/<device>.json`, one a device or one for cards of one chip.
+"""Measured tables: `tuned/<device>.json`, one a device; cards of one chip share them.
 
     {"device": ..., "capability": [9, 0], "cores": 132, "jax": ...,
      "<op>": [{"problem": {...}, "configs": {"<backend>": {...}},
@@ -7,7 +7,6 @@
 Written by `experiments/autotune.py` on the device itself.
 """
 
-import functools
 import json
 import pathlib
 import warnings
@@ -26,46 +25,36 @@ def path_of(device: Device) -> pathlib.Path:
     return FOLDER / f"{device.slug}.json"
 
 
-def table_of(device: Device) -> pathlib.Path:
-    """The device's own table, else that of another card with the same chip.
+def entries(device: Device, op: str) -> tuple[tuple[pathlib.Path, dict[str, Any]], ...]:
+    """What was measured for an operation: rows, and the table that each is from.
 
-    The chip is the capability and the number of cores: an H200 is an H100 with more
-    and faster memory, and what is fast on one is fast on the other.
+    The device's own table comes first. It need not be whole: behind it come those of
+    other cards with the same chip, which is the capability and the number of cores. An
+    H200 is an H100 with more and faster memory, and what is fast on one is fast on the
+    other. A broken table costs speed, not the stream: it is reported and left alone.
     """
     own = path_of(device)
-    if own.exists():
-        return own
-    for path in sorted(FOLDER.glob("*.json")):
+    found: list[tuple[pathlib.Path, dict[str, Any]]] = []
+    for path in (own, *sorted({*FOLDER.glob("*.json")} - {own})):
         try:
             table = json.loads(path.read_text())
-            chip = (tuple(table["capability"]), table["cores"])
-        except (OSError, ValueError, KeyError, TypeError):
+            chip = table.get("capability"), table.get("cores")
+            if path != own and chip != ([*device.capability], device.cores):
+                continue
+            rows = tuple(table.get(op, ()))
+            if not all(
+                {"problem", "configs", "microseconds"} <= row.keys() for row in rows
+            ):
+                raise ValueError("a row lacks problem, configs or microseconds")
+        except FileNotFoundError:
             continue
-        if chip == (device.capability, device.cores):
-            return path
-    return own
-
-
-@functools.cache
-def entries(device: Device, op: str) -> tuple[dict[str, Any], ...]:
-    """What was measured for an operation; nothing where there is no readable table.
-
-    A broken table costs speed, not the stream: it is reported once and left alone.
-    """
-    path = table_of(device)
-    try:
-        table = json.loads(path.read_text())
-        found = tuple(table.get(op, ()))
-        if not all(
-            {"problem", "configs", "microseconds"} <= row.keys() for row in found
-        ):
-            raise ValueError("a row lacks problem, configs or microseconds")
-    except FileNotFoundError:
-        return ()
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        warnings.warn(f"unreadable table {path}: {error}", RuntimeWarning, stacklevel=2)
-        return ()
-    return found
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            warnings.warn(
+                f"unreadable table {path}: {error}", RuntimeWarning, stacklevel=2
+            )
+            continue
+        found += [(path, row) for row in rows]
+    return tuple(found)
 
 
 def write(
@@ -93,4 +82,3 @@ def write(
     temporary = path.with_suffix(".part")
     temporary.write_text(json.dumps(table, indent=1) + "\n")
     temporary.replace(path)
-    entries.cache_clear()

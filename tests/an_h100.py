@@ -20,7 +20,6 @@ DISPATCHERS = (attention, linear, linear_8bit, norms, commit, quantise)
 
 def forget() -> None:
     """Nothing is remembered of tables and of trials."""
-    tuned_table.entries.cache_clear()
     choice.measured.cache_clear()
     for dispatcher in DISPATCHERS:
         dispatcher.TRIALS.forget()

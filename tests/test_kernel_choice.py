@@ -1,7 +1,6 @@
 """Every operation chooses its backend by the table of the device, or takes XLA."""
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +23,17 @@ from pallas_kernels.qk_norm_rope_commit.problem import problem_of as commit_prob
 from pallas_kernels.quantise.problem import OP as QUANTISE
 from pallas_kernels.quantise.problem import problem_of as rows_problem
 
+H200 = dataclasses.replace(H100, kind="NVIDIA H200")
 
-def prefer(op, problem, backend):
+
+def prefer(op, problem, backend, card=H100):
+    """That backend was measured on the card, and was faster than XLA."""
     row = {
         "problem": dataclasses.asdict(problem),
         "configs": {},
         "microseconds": {backend: 1.0, "xla": 2.0},
     }
-    tuned_table.path_of(H100).write_text(json.dumps({op.name: [row]}))
+    tuned_table.write(tuned_table.path_of(card), card, op.name, [row])
     forget()
 
 
@@ -124,18 +126,34 @@ def test_other_matrices_and_formats_are_other_problems():
     assert choice.backend_order(op, near, H100) == ("mosaic", "xla")
 
 
+def best(card, problem):
+    return choice.backend_order(NORM, problem, card)[0]
+
+
 def test_a_card_without_a_table_takes_that_of_its_chip():
     problem = norm()[2]
     prefer(NORM, problem, "triton")
-    path = tuned_table.path_of(H100)
-    told = {"capability": H100.capability, "cores": H100.cores}
-    path.write_text(json.dumps(told | json.loads(path.read_text())))
-    h200 = dataclasses.replace(H100, kind="NVIDIA H200")
-    smaller = dataclasses.replace(h200, cores=H100.cores - 18)  # an H100 for PCIe
-    for card, taken in ((H100, path), (h200, path), (smaller, None)):
-        assert tuned_table.table_of(card) == (taken or tuned_table.path_of(card))
-        rows = choice.measured(NORM, card)
-        assert [row.order for row in rows] == ([("triton", "xla")] if taken else [])
-    own = tuned_table.path_of(h200)
-    own.write_text("{}")
-    assert tuned_table.table_of(h200) == own
+    smaller = dataclasses.replace(H200, cores=H100.cores - 18)  # an H100 for PCIe
+    assert [best(card, problem) for card in (H100, H200)] == ["triton"] * 2
+    assert best(smaller, problem) == "xla"
+
+
+def test_what_a_cards_own_table_lacks_is_that_of_its_chip():
+    measured = norm()[2]
+    lacked = dataclasses.replace(measured, to="int8")
+    for problem in (measured, lacked):
+        prefer(NORM, problem, "triton")
+    prefer(NORM, measured, "reference", H200)
+    assert best(H200, measured) == "reference", "its own comes first"
+    assert best(H200, lacked) == "triton"
+    near = dataclasses.replace(measured, tokens=measured.tokens + 1)
+    assert best(H200, near) == "reference", "and of two that are as near as well"
+    assert best(H100, measured) == "triton"
+
+
+def test_a_broken_table_of_its_own_hides_none_of_its_chip():
+    problem = norm()[2]
+    prefer(NORM, problem, "triton")
+    tuned_table.path_of(H200).write_text("{")
+    with pytest.warns(RuntimeWarning, match="unreadable table .*nvidia_h200.json"):
+        assert best(H200, problem) == "triton"
