@@ -4,11 +4,8 @@
 GPU, no driver, no cuDNN) and runs it.
 """
 
-import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,18 +50,12 @@ PROBLEMS = {
 PROBLEMS["huge"] = Problem(40, 1, 256, 8, 256, 32, 12, 128, layers=30)
 
 
-def kernel(problem: Problem, config: Config) -> Callable[..., Any]:
-    return functools.partial(
-        triton.forward, problem=problem, config=config, interpret=False
-    )
-
-
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.file)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_the_default_compiles(name: str, target: Target) -> None:
     problem = PROBLEMS[name]
     config = default_config(problem, target.device)
-    compile_for(target, kernel(problem, config), *problem.abstract, LAYER)
+    compile_for(target, triton.Forward(problem, config), *problem.abstract, LAYER)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +71,8 @@ def test_every_tuned_configuration_compiles_on_its_card(path: Path) -> None:
         for backend, config in row.configs:
             if backend == "mosaic" and not HAS_MOSAIC:
                 continue
-            make = mosaic.Forward if backend == "mosaic" else kernel
-            call = make(row.problem, config)
+            ours = mosaic if backend == "mosaic" else triton
+            call = ours.Forward(row.problem, config)
             compile_for(target, call, *row.problem.abstract, LAYER)
 
 
@@ -112,7 +103,7 @@ def test_shared_memory_is_what_the_search_counts_on(name: str, target: Target) -
     space = search_space(problem, target.device)
     for config in space[:: max(1, len(space) // 4)]:
         asked = requested_shared_memory(
-            target, kernel(problem, config), *problem.abstract, LAYER
+            target, triton.Forward(problem, config), *problem.abstract, LAYER
         )
         assert asked <= shared_memory(config, problem), config
 
@@ -123,7 +114,7 @@ def test_too_much_shared_memory_is_refused() -> None:
     config = Config(128, 128, 1, 8, 3)
     assert shared_memory(config, problem) > RTX_3090.device.shared_memory
     with pytest.raises(jax.errors.JaxRuntimeError, match="Shared memory size limit"):
-        compile_for(RTX_3090, kernel(problem, config), *problem.abstract, LAYER)
+        compile_for(RTX_3090, triton.Forward(problem, config), *problem.abstract, LAYER)
 
 
 def test_the_cache_of_all_layers_is_read_without_a_copy() -> None:
@@ -138,7 +129,7 @@ def test_the_cache_of_all_layers_is_read_without_a_copy() -> None:
             k = jax.lax.dynamic_update_slice(k, q[None], at)
             v = jax.lax.dynamic_update_slice(v, -q[None], at)
             index = jnp.full((1,), layer, jnp.int32)
-            q = kernel(problem, config)(q, k, v, bias, index)
+            q = triton.Forward(problem, config)(q, k, v, bias, index)
         return q, k, v
 
     program = compile_for(H100, frame, q, k, v, bias, LAYER, donate=(1, 2))

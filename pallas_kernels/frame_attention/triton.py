@@ -27,72 +27,82 @@ from pallas_kernels.frame_attention.problem import Problem, problem_of
 DTYPES = ("bfloat16", "float16", "float32")
 
 
-def forward(
-    q: Float[Array, "B Q K E"],
-    k: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
-    v: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
-    slot_bias: Float[Array, "B G K S"] | Float[Array, "L B G K S"],
-    layer: Int[Array, "1"],
-    *,
-    problem: Problem,
-    config: Config,
-    interpret: bool,
-) -> Float[Array, "B Q K E"]:
-    """Calls the kernels as told: no choice, no check, no gradient.
+@dataclasses.dataclass(frozen=True)
+class Forward:
+    """The kernels for one problem and configuration: no choice and no check.
 
-    Args:
-      layer: index into L; ignored where k, v and slot_bias have no such axis.
+    Attributes:
+      problem: of the operands.
+      config: how the work is cut.
       interpret: run as plain JAX operations, on any device.
     """
-    p, c = problem, config
-    if not p.layers:
-        k, v, slot_bias = k[None], v[None], slot_bias[None]
-        layer = jnp.zeros_like(layer)
-    # Programs index by themselves, so a block is the whole axis: one block of rows
-    # longer, as the last one may reach over the end, and as wide as a power of two.
-    width, count = padded(p.width), p.groups * p.queries
-    whole = pl.BlockSpec((1,), lambda i, j, h, b: (0,))
-    bias = pl.BlockSpec(
-        (k.shape[0], None, p.groups, None, p.frames + 1),
-        lambda i, j, h, b: (0, b, 0, h, 0),
-    )
-    queries = pl.BlockSpec(
-        (None, count + c.block_q, None, width), lambda i, j, h, b: (b, 0, h, 0)
-    )
-    slots = pl.BlockSpec(
-        (k.shape[0], None, k.shape[2] + c.block_k, None, width),
-        lambda i, j, h, b: (0, b, 0, h, 0),
-    )
-    if c.split == 1:
-        out_shape: Any = jax.ShapeDtypeStruct(q.shape, q.dtype)
-        out_specs: Any = queries
-    else:
-        f32 = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
-        out_shape = f32((c.split, *q.shape)), f32((c.split, p.batch, p.heads, count))
-        out_specs = (
-            pl.BlockSpec(
-                (None, None, count + c.block_q, None, width),
-                lambda i, j, h, b: (j, b, 0, h, 0),
-            ),
-            pl.BlockSpec(
-                (None, None, None, count + c.block_q), lambda i, j, h, b: (j, b, h, 0)
-            ),
+
+    problem: Problem
+    config: Config
+    interpret: bool = False
+
+    def __call__(
+        self,
+        q: Float[Array, "B Q K E"],
+        k: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
+        v: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
+        slot_bias: Float[Array, "B G K S"] | Float[Array, "L B G K S"],
+        layer: Int[Array, "1"],
+    ) -> Float[Array, "B Q K E"]:
+        """`layer` is ignored where k, v and slot_bias have no such axis."""
+        p, c, interpret = self.problem, self.config, self.interpret
+        if not p.layers:
+            k, v, slot_bias = k[None], v[None], slot_bias[None]
+            layer = jnp.zeros_like(layer)
+        # Programs index by themselves, so a block is the whole axis: one block of rows
+        # longer, as the last one may reach over the end, and as wide as a power of two.
+        width, count = padded(p.width), p.groups * p.queries
+        whole = pl.BlockSpec((1,), lambda i, j, h, b: (0,))
+        bias = pl.BlockSpec(
+            (k.shape[0], None, p.groups, None, p.frames + 1),
+            lambda i, j, h, b: (0, b, 0, h, 0),
         )
-    out = triton_call(
-        functools.partial(kernel.attend, problem=p, config=c, interpret=interpret),
-        name="frame_attention",
-        num_warps=c.num_warps,
-        num_stages=c.num_stages,
-        interpret=interpret,
-        grid=(p.groups * pl.cdiv(p.queries, c.block_q), c.split, p.heads, p.batch),
-        in_specs=[whole, bias, queries, slots, slots],
-        out_shape=out_shape,
-        out_specs=out_specs,
-    )(layer, slot_bias.astype(jnp.float32), q, k, v)
-    if c.split == 1:
-        return out
-    parts, lse = out
-    return _combine(parts, lse, q.dtype, p, c, interpret)
+        queries = pl.BlockSpec(
+            (None, count + c.block_q, None, width), lambda i, j, h, b: (b, 0, h, 0)
+        )
+        slots = pl.BlockSpec(
+            (k.shape[0], None, k.shape[2] + c.block_k, None, width),
+            lambda i, j, h, b: (0, b, 0, h, 0),
+        )
+        if c.split == 1:
+            out_shape: Any = jax.ShapeDtypeStruct(q.shape, q.dtype)
+            out_specs: Any = queries
+        else:
+            f32 = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+            out_shape = (
+                f32((c.split, *q.shape)),
+                f32((c.split, p.batch, p.heads, count)),
+            )
+            out_specs = (
+                pl.BlockSpec(
+                    (None, None, count + c.block_q, None, width),
+                    lambda i, j, h, b: (j, b, 0, h, 0),
+                ),
+                pl.BlockSpec(
+                    (None, None, None, count + c.block_q),
+                    lambda i, j, h, b: (j, b, h, 0),
+                ),
+            )
+        out = triton_call(
+            functools.partial(kernel.attend, problem=p, config=c, interpret=interpret),
+            name="frame_attention",
+            num_warps=c.num_warps,
+            num_stages=c.num_stages,
+            interpret=interpret,
+            grid=(p.groups * pl.cdiv(p.queries, c.block_q), c.split, p.heads, p.batch),
+            in_specs=[whole, bias, queries, slots, slots],
+            out_shape=out_shape,
+            out_specs=out_specs,
+        )(layer, slot_bias.astype(jnp.float32), q, k, v)
+        if c.split == 1:
+            return out
+        parts, lse = out
+        return _combine(parts, lse, q.dtype, p, c, interpret)
 
 
 def _combine(
@@ -128,30 +138,6 @@ def _combine(
             (None, count + rows, None, width), lambda i, h, b: (b, 0, h, 0)
         ),
     )(parts, lse)
-
-
-@dataclasses.dataclass(frozen=True)
-class Forward:
-    """The kernels for one problem and configuration: no choice and no check."""
-
-    problem: Problem
-    config: Config
-    interpret: bool = False
-
-    def __call__(
-        self,
-        q: Float[Array, "B Q K E"],
-        k: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
-        v: Float[Array, "B M K E"] | Float[Array, "L B M K E"],
-        slot_bias: Float[Array, "B G K S"] | Float[Array, "L B G K S"],
-        layer: Int[Array, "1"],
-    ) -> Float[Array, "B Q K E"]:
-        return forward(
-            *(q, k, v, slot_bias, layer),
-            problem=self.problem,
-            config=self.config,
-            interpret=self.interpret,
-        )
 
 
 def attend(

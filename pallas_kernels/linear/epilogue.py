@@ -1,4 +1,6 @@
-"""What follows the product of a dense layer, as XLA computes it."""
+"""What follows the product of a dense layer: by XLA, and what kernels need of it."""
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -22,3 +24,25 @@ def finish(
     if residual is not None:
         y = y + residual.astype(jnp.float32)
     return y
+
+
+def gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """The tanh form of GELU (Hendrycks and Gimpel 2016), as `jax.nn.gelu`, in kernels.
+
+    Written out in operations that the kernels' compilers know.
+    """
+    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
+    return 0.5 * x * (1.0 + jnp.tanh(inner))
+
+
+def operands_of(
+    bias: Float[Array, " D"] | None,
+    residual: Float[Array, "B G N D"] | None,
+    gate: Float[Array, "B G D"] | None,
+) -> list[Array]:
+    """Those that there are, in the order of the kernels: [D], [R, D], [frames, D]."""
+    found = [] if bias is None else [bias]
+    for operand in (residual, gate):
+        if operand is not None:
+            found.append(operand.reshape(-1, operand.shape[-1]))
+    return found

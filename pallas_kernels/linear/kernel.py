@@ -19,7 +19,6 @@ the result goes to memory once, by TMA.
 """
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -35,9 +34,9 @@ from pallas_kernels._mosaic import (
     wide_layout,
 )
 from pallas_kernels.linear.config import Config
+from pallas_kernels.linear.epilogue import gelu
 from pallas_kernels.linear.problem import Problem
 
-_TANH_SCALE = math.sqrt(2 / math.pi)
 DOWN, ACROSS, PART = "down", "across", "part"  # axes of a cluster
 # Of the producer, which only issues copies, and of a warpgroup that computes: together
 # at most 65536 a block.
@@ -85,12 +84,6 @@ def scratch(problem: Problem, config: Config) -> dict[str, Any]:
         "published": meeting,
         "gathered": meeting,
     }
-
-
-def gelu(x: jax.Array) -> jax.Array:
-    """The tanh form of GELU (Hendrycks and Gimpel 2016), as `jax.nn.gelu`."""
-    inner = _TANH_SCALE * (x + 0.044715 * x * x * x)
-    return 0.5 * x * (1.0 + jnp.tanh(inner))
 
 
 def linear(

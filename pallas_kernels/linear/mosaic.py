@@ -10,6 +10,7 @@ from pallas_kernels import choice, device
 from pallas_kernels.linear import reference
 from pallas_kernels.linear.choice import OP
 from pallas_kernels.linear.config import Config
+from pallas_kernels.linear.epilogue import operands_of
 from pallas_kernels.linear.hopper import dense
 from pallas_kernels.linear.problem import problem_of
 
@@ -68,11 +69,6 @@ def _linear(
     if config is None and not interpret and (card := device.present()) is not None:
         config = choice.tuned_config(OP, p, card, "mosaic")
     operands = [x.reshape(p.rows, inputs), kernel]
-    if bias is not None:
-        operands.append(bias)
-    if residual is not None:
-        operands.append(residual.reshape(p.rows, outputs))
-    if gate is not None:
-        operands.append(gate.reshape(p.frames, outputs))
+    operands += operands_of(bias, residual, gate)
     found = dense(p, *operands, config=config, interpret=interpret)
     return found.reshape(*lead, outputs)

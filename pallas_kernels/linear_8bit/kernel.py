@@ -9,7 +9,6 @@ scales, one a row and one an output, after the loop; bias, activation, gate and 
 follow in float32, so the result goes to memory once.
 """
 
-import math
 from typing import Any
 
 import jax
@@ -18,16 +17,9 @@ from jax.experimental import pallas as pl
 
 from pallas_kernels._compat import load, store
 from pallas_kernels.blocks import joint_mask
+from pallas_kernels.linear.epilogue import gelu
 from pallas_kernels.linear.problem import Problem
 from pallas_kernels.linear_8bit.config import Config
-
-_TANH_SCALE = math.sqrt(2 / math.pi)
-
-
-def _gelu(x: jax.Array) -> jax.Array:
-    """The tanh form of GELU (Hendrycks and Gimpel 2016), as `jax.nn.gelu`."""
-    inner = _TANH_SCALE * (x + 0.044715 * x * x * x)
-    return 0.5 * x * (1.0 + jnp.tanh(inner))
 
 
 def linear(*refs: Any, problem: Problem, config: Config) -> None:
@@ -75,7 +67,7 @@ def linear(*refs: Any, problem: Problem, config: Config) -> None:
     if bias_ref is not None:
         y = y + load(bias_ref.at[there], outputs).astype(jnp.float32)[None, :]
     if p.activation == "gelu":
-        y = _gelu(y)
+        y = gelu(y)
     if gate_ref is not None:
         # One frame a row of gates; rows over the end read the last one's, masked.
         frame = jnp.minimum(row // p.tokens, p.frames - 1)

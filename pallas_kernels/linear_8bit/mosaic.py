@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Num
 from pallas_kernels import choice, device
 from pallas_kernels.eight_bit import Quantised
 from pallas_kernels.linear.config import Config
+from pallas_kernels.linear.epilogue import operands_of
 from pallas_kernels.linear.hopper import dense
 from pallas_kernels.linear.problem import problem_of
 from pallas_kernels.linear_8bit.choice import OP
@@ -49,11 +50,6 @@ def linear_8bit(
         x.scale.reshape(p.rows),
         weight_scale,
     ]
-    if bias is not None:
-        operands.append(bias)
-    if residual is not None:
-        operands.append(residual.reshape(p.rows, outputs))
-    if gate is not None:
-        operands.append(gate.reshape(p.frames, outputs))
+    operands += operands_of(bias, residual, gate)
     found = dense(p, *operands, config=config, interpret=interpret)
     return found.reshape(*lead, outputs)
