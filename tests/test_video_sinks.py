@@ -16,6 +16,7 @@ from mirage_jax.live.client import StyledFrame
 from mirage_jax.live.outputs import Outputs
 from mirage_jax.live.sink_thread import SinkThread
 from mirage_jax.video.live_writer import LiveWriter, free_path
+from mirage_jax.video.reader import VideoReader
 from mirage_jax.video.sinks import sink_openers
 
 SIDE = 64
@@ -44,6 +45,19 @@ def test_a_recording_keeps_pictures_and_times(tmp_path, name):
     seen = read(path)
     assert [t - seen[0][0] for t, _ in seen] == pytest.approx([0, 0.04, 0.2, 5.2])
     assert [v for _, v in seen] == pytest.approx([20, 90, 160, 230], abs=3)
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+def test_a_recording_has_the_colours_that_were_shown(tmp_path, name):
+    """It says by which matrix it is to be read; players of small pictures guess."""
+    shown = (200, 40, 60)
+    writer = LiveWriter.to_file(str(tmp_path / name), SIDE, SIDE)
+    writer.write(np.full((SIDE, SIDE, 3), shown, np.uint8), 0.0)
+    writer.close()
+    with VideoReader(tmp_path / name) as reader:
+        (frame,) = reader
+    # Rounding to 8 bits of luma and chroma, and x264's loss of a flat picture.
+    np.testing.assert_allclose(frame.image.mean((0, 1)), shown, atol=4)
 
 
 def test_an_older_recording_stays(tmp_path):

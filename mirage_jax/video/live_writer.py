@@ -15,11 +15,11 @@ from typing import Self
 import av
 import av.error
 import numpy as np
-from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 
 from mirage_jax.errors import MirageError
 from mirage_jax.staged_file import write_errors
+from mirage_jax.video.h264 import add_h264, yuv_frame
 
 _CLOCK = 1000  # ticks a second: the finest that FLV has
 _RATE = 30  # what files say of themselves; frames have their own times
@@ -109,14 +109,12 @@ class LiveWriter:
             )
         except (av.error.FFmpegError, OSError) as error:
             raise _failure(target, error) from error
-        stream = self._container.add_stream("libx264", rate=_RATE)
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        stream.time_base = Fraction(1, _CLOCK)
-        stream.codec_context.time_base = Fraction(1, _CLOCK)
-        stream.options = {"preset": "veryfast", "crf": "20", "bf": "0"}
+        x264 = {"preset": "veryfast", "crf": "20", "bf": "0"}
         if live:
-            stream.options |= {"tune": "zerolatency", "maxrate": "6M", "bufsize": "6M"}
-        self._stream = stream
+            x264 |= {"tune": "zerolatency", "maxrate": "6M", "bufsize": "6M"}
+        self._stream = add_h264(self._container, height, width, _RATE, x264)
+        self._stream.time_base = Fraction(1, _CLOCK)
+        self._stream.codec_context.time_base = Fraction(1, _CLOCK)
 
     @classmethod
     def to_file(cls, path: str, height: int, width: int) -> Self:
@@ -137,10 +135,7 @@ class LiveWriter:
 
     def write(self, image: UInt8[np.ndarray, "H W 3"], time: float) -> None:
         """Appends a picture that is shown from `time` (seconds of any clock) on."""
-        frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame = frame.reformat(
-            format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
-        )
+        frame = yuv_frame(image)
         gap = min(time - self._last_time, _LONGEST_GAP) if self.frames else 0.0
         self._last_time = time
         self._ticks += max(1, round(gap * _CLOCK))

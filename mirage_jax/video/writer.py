@@ -13,17 +13,13 @@ from typing import Self
 import av
 import av.error
 import numpy as np
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from mirage_jax.errors import MirageError
 from mirage_jax.staged_file import StagedFile, write_errors
 from mirage_jax.video.audio import AudioTrack
+from mirage_jax.video.h264 import add_h264, yuv_frame
 from mirage_jax.video.opening import open_source
-
-_BT709 = 1  # ISO/IEC 23091-2: matrix, primaries and transfer of HD video
-_LIMITED_RANGE = 1
 
 
 class VideoWriter:
@@ -78,8 +74,9 @@ class VideoWriter:
                     format="mp4",
                     options={"movflags": "+faststart"},
                 )
-                self._stream = _add_h264(
-                    self._container, height, width, self._rate, quality
+                x264 = {"crf": str(quality), "preset": "fast"}
+                self._stream = add_h264(
+                    self._container, height, width, self._rate, x264
                 )
                 if audio_source is not None:
                     self._track = _add_audio(audio_source, self._container, audio_start)
@@ -101,10 +98,7 @@ class VideoWriter:
             raise ValueError(
                 f"a frame must be uint8 {self._shape}, got {image.dtype} {image.shape}"
             )
-        frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame = frame.reformat(
-            format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
-        )
+        frame = yuv_frame(image)
         frame.pts = self.frames
         frame.time_base = 1 / self._rate
         with _mux_errors(self.path):
@@ -167,26 +161,6 @@ class VideoWriter:
                 self.close()
         finally:
             self.abort()
-
-
-def _add_h264(
-    container: av.container.OutputContainer,
-    height: int,
-    width: int,
-    rate: Fraction,
-    quality: int,
-) -> VideoStream:
-    stream = container.add_stream("libx264", rate=rate)
-    stream.height = height
-    stream.width = width
-    stream.pix_fmt = "yuv420p"
-    stream.options = {"crf": str(quality), "preset": "fast"}
-    context = stream.codec_context
-    context.colorspace = _BT709
-    context.color_primaries = _BT709
-    context.color_trc = _BT709
-    context.color_range = _LIMITED_RANGE
-    return stream
 
 
 def _add_audio(
