@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mirage_jax.errors import MirageError
+from mirage_jax.errors import MirageError, reason_of
 
 # ENOSPC: disk full; EDQUOT: over quota; EFBIG: file larger than the limit allows.
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -91,8 +91,7 @@ def write_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         # PyAV's errors are OSErrors too when they carry a system error number.
-        reason = error.strerror or str(error)
         cure = "check the folder and its permissions, or choose another"
         if error.errno in _NO_ROOM:
             cure = "free some space or choose another folder"
-        raise MirageError(f"cannot write {path}: {reason}; {cure}") from error
+        raise MirageError(f"cannot write {path}: {reason_of(error)}; {cure}") from error

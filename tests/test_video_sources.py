@@ -172,3 +172,17 @@ def test_an_address_is_opened_again(tmp_path):
     server.server_close()
     with pytest.raises(MirageError, match="Connection refused"):
         NetworkSource(address)
+
+
+def test_an_address_without_video_for_a_while_is_tried_again(tmp_path, monkeypatch):
+    write_clip(tmp_path / "a.mp4", counting(64, 64), frames=5)
+    with NetworkSource(f"file:{tmp_path / 'a.mp4'}", pauses=(0.01,)) as source:
+        opened, refusals = source._open, [ValueError("it has no video")]
+
+        def reopened():
+            if refusals:
+                raise refusals.pop()
+            return opened()
+
+        monkeypatch.setattr(source, "_open", reopened)
+        assert len(list(itertools.islice(source, 8))) == 8 and not refusals

@@ -15,6 +15,8 @@ from av.video.reformatter import Interpolation
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+from mirage_jax.errors import reason_of
+
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif")
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -51,7 +53,7 @@ def decode_clip(
             for frame in itertools.islice(frames, first, first + most or None):
                 yield _fit(frame, size)
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise DecodeError(_reason(error)) from error
+        raise DecodeError(reason_of(error)) from error
 
 
 def probe(path: Path) -> tuple[int, int, int]:
@@ -67,7 +69,7 @@ def probe(path: Path) -> tuple[int, int, int]:
             stream = container.streams.video[0]
             return stream.frames, stream.height, stream.width
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise DecodeError(_reason(error)) from error
+        raise DecodeError(reason_of(error)) from error
 
 
 def decode_picture(path: Path) -> Image.Image:
@@ -80,7 +82,7 @@ def decode_picture(path: Path) -> Image.Image:
         with Image.open(path) as image:
             picture = ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DecodeError(_reason(error)) from error
+        raise DecodeError(reason_of(error)) from error
     _refuse_tiny(picture.height, picture.width)
     return picture
 
@@ -127,8 +129,3 @@ def _refuse_tiny(height: int, width: int) -> None:
         raise DecodeError(
             f"{width}x{height} pixels, need {_SMALLEST} or more on the shorter side"
         )
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())

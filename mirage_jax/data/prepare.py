@@ -19,7 +19,7 @@ import numpy as np
 
 from mirage_jax.data import decode
 from mirage_jax.data.shards import Shard, save_array, write_json
-from mirage_jax.errors import MirageError
+from mirage_jax.errors import MirageError, reason_of
 
 _SEGMENT = 128  # frames a shard: 75 MiB at 384x512, the most a process holds
 
@@ -138,7 +138,7 @@ def prepare_source(source: Source, settings: Settings, out: Path) -> dict[str, A
     try:
         key = _key(source, settings)
     except OSError as error:
-        return {"key": "", "skipped": error.strerror or str(error)}
+        return {"key": "", "skipped": reason_of(error)}
     path = out / "done" / f"{key}.json"
     record = _finished(path, out)
     if record is not None:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mirage_jax.errors import MirageError
+from mirage_jax.errors import MirageError, reason_of
 from mirage_jax.training.hosts import from_first, leads
 from mirage_jax.training.mesh import whole
 
@@ -81,7 +81,7 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MirageError(
-                f"cannot write to {self.folder}: {error.strerror}; "
+                f"cannot write to {self.folder}: {reason_of(error)}; "
                 "choose another workdir"
             ) from error
         return ocp.CheckpointManager(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mirage_jax.closing import Closing
 from mirage_jax.device_memory import peak_memory
-from mirage_jax.errors import MirageError
+from mirage_jax.errors import MirageError, reason_of
 from mirage_jax.training.hosts import leads
 from mirage_jax.training.work import StepWork
 
@@ -49,7 +49,7 @@ class TrainLog(Closing):
             self._file = path.open("a")
         except OSError as error:
             raise MirageError(
-                f"cannot write to {workdir}: {error.strerror}; choose another workdir"
+                f"cannot write to {workdir}: {reason_of(error)}; choose another workdir"
             ) from error
         if not done:
             shutil.rmtree(workdir / "tensorboard", ignore_errors=True)

@@ -12,7 +12,7 @@ import av
 import av.error
 
 from mirage_jax.closing import Closing
-from mirage_jax.errors import MirageError
+from mirage_jax.errors import MirageError, reason_of
 from mirage_jax.video.reader import Frame, upright_rgb
 
 _TIMEOUT = 10.0  # seconds without a frame
@@ -50,10 +50,9 @@ class CaptureDevice(Closing):
                 address, "r", format=container, options=options, timeout=_TIMEOUT
             )
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
             raise MirageError(
-                f"cannot open {name} ({address}: {reason}): check that it is there and "
-                "free, or take another --config.source"
+                f"cannot open {name} ({address}: {reason_of(error)}): check that it is "
+                "there and free, or take another --config.source"
             ) from error
 
     @classmethod
@@ -99,9 +98,8 @@ class CaptureDevice(Closing):
                 time = number / 30 if decoded.time is None else float(decoded.time)
                 yield Frame(upright_rgb(decoded), time)
         except (av.error.FFmpegError, OSError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
             raise MirageError(
-                f"{self._name} is gone ({reason}): plug it in and start again"
+                f"{self._name} is gone ({reason_of(error)}): plug it in and start again"
             ) from error
 
     def close(self) -> None:

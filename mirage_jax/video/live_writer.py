@@ -17,7 +17,7 @@ import av.error
 import numpy as np
 from jaxtyping import UInt8
 
-from mirage_jax.errors import MirageError
+from mirage_jax.errors import MirageError, reason_of
 from mirage_jax.staged_file import write_errors
 from mirage_jax.video.h264 import add_h264, yuv_frame
 
@@ -164,7 +164,7 @@ class LiveWriter:
 
 
 def _failure(target: str, error: Exception) -> MirageError:
-    reason = getattr(error, "strerror", None) or str(error)
+    reason = reason_of(error)
     if isinstance(error, av.error.ProtocolNotFoundError):
         reason = "this build of PyAV does not speak it"
     # An address often carries a stream's key: it is not for the log.

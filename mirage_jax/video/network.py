@@ -10,7 +10,7 @@ import av
 import av.error
 
 from mirage_jax.closing import Closing
-from mirage_jax.errors import MirageError
+from mirage_jax.errors import MirageError, reason_of
 from mirage_jax.video.reader import Frame, upright_rgb
 
 _LOG = logging.getLogger(__name__)
@@ -39,10 +39,9 @@ class NetworkSource(Closing):
         try:
             self._container = self._open()
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
             raise MirageError(
-                f"cannot open the {self._scheme} source ({reason}): check the address "
-                "given as --config.source"
+                f"cannot open the {self._scheme} source ({reason_of(error)}): check "
+                "the address given as --config.source"
             ) from error
 
     def __iter__(self) -> Iterator[Frame]:
@@ -59,8 +58,8 @@ class NetworkSource(Closing):
                     last, tries = max(last, time + shift), 0
                     yield Frame(upright_rgb(decoded), last)
                 _LOG.info("the %s source ended", self._scheme)
-            except (av.error.FFmpegError, OSError) as error:
-                _LOG.info("the %s source is lost: %s", self._scheme, error.strerror)
+            except (av.error.FFmpegError, OSError, ValueError) as error:
+                _LOG.info("the %s source is lost: %s", self._scheme, reason_of(error))
             finally:
                 self._container.close()
             self._closed.wait(self._pauses[min(tries, len(self._pauses) - 1)])

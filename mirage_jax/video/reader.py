@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from mirage_jax.closing import Closing
-from mirage_jax.errors import MirageError
+from mirage_jax.errors import MirageError, reason_of
 from mirage_jax.video.opening import open_source
 from mirage_jax.video.orientation import read_orientation
 
@@ -78,7 +78,7 @@ class VideoReader(Closing):
             self._container = open_source(self.path)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise MirageError(
-                f"cannot read {self.path} as video ({_reason(error)}); "
+                f"cannot read {self.path} as video ({reason_of(error)}); "
                 "give a video file such as mp4, mov, mkv or webm"
             ) from error
         if not self._container.streams.video:
@@ -201,8 +201,3 @@ def upright_rgb(
     matrix = frame.side_data.get("DISPLAYMATRIX")
     turn = read_orientation(None if matrix is None else bytes(cast(Any, matrix)))
     return turn.apply(rgb.to_ndarray())
-
-
-def _reason(error: Exception) -> str:
-    strerror = getattr(error, "strerror", None)
-    return strerror or str(error).splitlines()[0]
