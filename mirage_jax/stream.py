@@ -26,6 +26,7 @@ from mirage_jax.config import TEXT_WIDTH, ModelConfig
 from mirage_jax.denoiser import Condition, condition, denoise_frame, prompt_slots
 from mirage_jax.frame_compiler import frame_options, frame_program
 from mirage_jax.monitor import Monitor, new_monitor
+from mirage_jax.pixels import to_bytes, to_floats
 from mirage_jax.stream_config import StreamConfig
 
 Params = dict[str, Any]
@@ -217,9 +218,8 @@ def encode_frame(
 ) -> Float[Array, "B h w C"]:
     """Source frames, uint8 [B, H, W, 3], to float32 latents."""
     with jax.named_scope("encode"):
-        pixels = source.astype(jnp.float32) / 255
         dtype = jnp.dtype(stream.dtype)
-        return codec.encode(params["codec"], pixels, model.codec, dtype)
+        return codec.encode(params["codec"], to_floats(source), model.codec, dtype)
 
 
 def decode_frame(
@@ -228,8 +228,7 @@ def decode_frame(
     """Clean latents [B, h, w, C] to frames."""
     with jax.named_scope("decode"):
         dtype = jnp.dtype(stream.dtype)
-        picture = codec.decode(params["codec"], styled, model.codec, dtype)
-        return jnp.round(jnp.clip(picture, 0, 1) * 255).astype(jnp.uint8)
+        return to_bytes(codec.decode(params["codec"], styled, model.codec, dtype))
 
 
 def style_latent(

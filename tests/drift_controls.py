@@ -4,11 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mirage_jax.data.filters import blur
-from mirage_jax.evaluation.targets import to_bytes
-
-
-def unit(images):
-    return images.astype(jnp.float32) / 255
+from mirage_jax.pixels import to_bytes, to_floats
 
 
 def perfect(state, moment):
@@ -27,7 +23,7 @@ def noisy(state, moment):
     count, picture = state
     key = jax.random.fold_in(jax.random.key(0), count)
     noise = jax.random.normal(key, moment.target.shape)
-    styled = to_bytes(unit(moment.target) + 5e-4 * count * noise)
+    styled = to_bytes(to_floats(moment.target) + 5e-4 * count * noise)
     return (count + 1, picture), styled
 
 
@@ -35,14 +31,16 @@ def blurred(state, moment):
     """Most of each picture is the one before it, blurred."""
     count, picture = state
     before = jnp.where(count == 0, moment.target, picture)
-    styled = to_bytes(0.1 * unit(moment.target) + 0.9 * blur(unit(before), 0.02))
+    styled = to_bytes(
+        0.1 * to_floats(moment.target) + 0.9 * blur(to_floats(before), 0.02)
+    )
     return (count + 1, styled), styled
 
 
 def brighter(state, moment):
     """1 % more gain a frame."""
     count, picture = state
-    return (count + 1, picture), to_bytes(unit(moment.target) * 1.01**count)
+    return (count + 1, picture), to_bytes(to_floats(moment.target) * 1.01**count)
 
 
 def turned(state, moment):
@@ -52,7 +50,7 @@ def turned(state, moment):
     grey = jnp.full((3, 3), 1 / 3)
     aside = jnp.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / 3**0.5
     turn = grey + jnp.cos(angle) * (jnp.eye(3) - grey) + jnp.sin(angle) * aside
-    styled = to_bytes(jnp.einsum("...c,dc->...d", unit(moment.target), turn))
+    styled = to_bytes(jnp.einsum("...c,dc->...d", to_floats(moment.target), turn))
     return (count + 1, picture), styled
 
 

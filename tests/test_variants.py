@@ -17,13 +17,13 @@ from mirage_jax.config import TEXT_WIDTH
 from mirage_jax.data.teachers import find_style, shipped_styles, trainable_styles
 from mirage_jax.data.varied_styles import VARIANTS, screen_print
 from mirage_jax.errors import MirageError
-from mirage_jax.evaluation.targets import to_bytes
 from mirage_jax.evaluation.variants import (
     Choice,
     choice_checks,
     choice_values,
     compare,
 )
+from mirage_jax.pixels import to_bytes
 from mirage_jax.results import read_results
 
 PERIOD = 32

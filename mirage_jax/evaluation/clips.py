@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from mirage_jax.data import camera_path
 from mirage_jax.data.warp import warp
 from mirage_jax.errors import MirageError
+from mirage_jax.pixels import to_bytes
 from mirage_jax.video.frame_size import fit_frame
 from mirage_jax.video.reader import VideoReader
 
@@ -153,4 +154,4 @@ def _travel(draws: np.ndarray, photo: np.ndarray, length: int, size: int) -> jax
     exposure = jnp.exp(pose[:, camera_path.LOG_EXPOSURE])[:, None, None, None]
     pixels = jnp.asarray(photo)
     views = jax.lax.map(lambda one: warp(pixels, one, (size, size)), maps)
-    return jnp.round(jnp.clip(views * exposure, 0, 1) * 255).astype(jnp.uint8)
+    return to_bytes(views * exposure)

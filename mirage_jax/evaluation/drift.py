@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from mirage_jax.evaluation import metrics
+from mirage_jax.pixels import to_floats
 
 
 @flax.struct.dataclass
@@ -138,10 +139,10 @@ def watch(step: Step, seen: Watch, clip: Moment) -> tuple[Watch, Measured]:
 
 
 def _measure(styled: Array, moment: Moment, before: Watch) -> Measured:
-    image, wanted, alone = map(_unit, (styled, moment.target, moment.one_shot))
+    image, wanted, alone = map(to_floats, (styled, moment.target, moment.one_shot))
     was = before.frame > 0
-    change = jnp.square(255 * (image - _unit(before.styled))).mean(-1)
-    steps = 255 * jnp.abs(wanted - _unit(before.target))
+    change = jnp.square(255 * (image - to_floats(before.styled))).mean(-1)
+    steps = 255 * jnp.abs(wanted - to_floats(before.target))
     teacher = jnp.square(steps).mean(-1)
     still = (jnp.max(steps, axis=-1) <= 255 * metrics.STILL) & was
     moving = ~still & was
@@ -165,7 +166,3 @@ def _measure(styled: Array, moment: Moment, before: Watch) -> Measured:
         moving_change=where(moving, change),
         moving_teacher=where(moving, teacher),
     )
-
-
-def _unit(images: Array) -> Float[Array, "*lead H W 3"]:
-    return images.astype(jnp.float32) / 255

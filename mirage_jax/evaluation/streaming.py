@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, UInt8
 from mirage_jax import codec
 from mirage_jax.config import CodecConfig
 from mirage_jax.evaluation import colour_transfer, metrics
-from mirage_jax.evaluation.targets import to_bytes
+from mirage_jax.pixels import to_bytes, to_floats
 
 Clip = UInt8[Array, "T B H W 3"]
 Pair = tuple[Array, Array]
@@ -46,9 +46,9 @@ def score(styled: Clip, target: Clip) -> Scores:
     """Scores of a clip, one frame of all streams at a time."""
 
     def frame(previous: Pair, current: Pair) -> tuple[Pair, Scores]:
-        images, wanted = _unit(current[0]), _unit(current[1])
+        images, wanted = to_floats(current[0]), to_floats(current[1])
         change, still = metrics.flicker(
-            _unit(previous[0]), images, _unit(previous[1]), wanted
+            to_floats(previous[0]), images, to_floats(previous[1]), wanted
         )
         sharpness = metrics.sharpness(wanted)
         scores = Scores(
@@ -71,7 +71,7 @@ def round_trip(
     """Every frame encoded and decoded: the best that any latent can be shown as."""
 
     def frame(images: Array) -> Array:
-        latents = codec.encode(params, _unit(images), config, jnp.dtype(dtype))
+        latents = codec.encode(params, to_floats(images), config, jnp.dtype(dtype))
         return to_bytes(codec.decode(params, latents, config, jnp.dtype(dtype)))
 
     return jax.lax.map(frame, clip)
@@ -91,11 +91,11 @@ def baselines(
     cube = colour_transfer.fit_cube(source, target)
 
     def frame(pair: Pair) -> dict[str, Array]:
-        pixels, wanted = pair[0], _unit(pair[1])
+        pixels, wanted = pair[0], to_floats(pair[1])
         gray = metrics.luma(wanted)
         transferred = colour_transfer.apply_lookup(table, pixels)
         mapped = colour_transfer.apply_cube(cube, pixels)
-        untouched = _unit(pixels)
+        untouched = to_floats(pixels)
         return {
             "psnr_source": metrics.psnr(untouched, wanted),
             "ssim_source": metrics.ssim(metrics.luma(untouched), gray),
@@ -147,7 +147,3 @@ def compile_all(
 
     with ThreadPoolExecutor(workers) as pool:
         return dict(zip(programs, pool.map(build, programs.values()), strict=True))
-
-
-def _unit(images: Array) -> Float[Array, "*lead H W 3"]:
-    return images.astype(jnp.float32) / 255

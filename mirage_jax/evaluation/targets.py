@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, UInt8
 
 from mirage_jax.data.teachers import Style
+from mirage_jax.pixels import to_bytes, to_floats
 
 # Frames that a one-frame teacher works on at a time; bounds its memory.
 _CHUNK = 8
@@ -34,8 +35,7 @@ def make_targets(style: Style, context: int = 0) -> Teach:
     ) -> tuple[UInt8[Array, "T H W 3"], UInt8[Array, "T H W 3"]]:
         def apply(part: tuple[Array, Array]) -> tuple[Array, Array]:
             pictures, numbers = part
-            floats = pictures.astype(jnp.float32) / 255
-            source, styled = style.apply(floats, numbers, key)
+            source, styled = style.apply(to_floats(pictures), numbers, key)
             return to_bytes(source), to_bytes(styled)
 
         # Effects with memory see the whole clip: nothing to get wrong at seams.
@@ -63,8 +63,3 @@ def loop_index(length: int, context: int) -> Int[Array, " n"]:
     """
     moments = jnp.arange(-context, length, dtype=jnp.int32)
     return length + moments % length
-
-
-def to_bytes(images: Array) -> UInt8[Array, "*lead H W 3"]:
-    """Floats to the bytes that a screen shows."""
-    return jnp.round(jnp.clip(images, 0, 1) * 255).astype(jnp.uint8)

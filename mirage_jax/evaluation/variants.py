@@ -21,7 +21,7 @@ from mirage_jax.evaluation.checks import Check
 from mirage_jax.evaluation.endless import Endless, Loops, Mode
 from mirage_jax.evaluation.quality import Case
 from mirage_jax.evaluation.summary import OPENING
-from mirage_jax.evaluation.targets import to_bytes
+from mirage_jax.pixels import to_bytes, to_floats
 from mirage_jax.stream import StreamState, stream_step
 
 KEPT = 0.95  # of the streams
@@ -43,8 +43,8 @@ class Choice:
 
 def compare(style: Style, source: Array, styled: Array) -> Choice:
     """One frame of every stream, uint8 [B, H, W, 3], against all variants."""
-    frames, shown = (x.astype(jnp.float32) / 255 for x in (source, styled))
-    looks = to_bytes(variant_looks(style, frames)).astype(jnp.float32) / 255
+    shown = to_floats(styled)
+    looks = to_floats(to_bytes(variant_looks(style, to_floats(source))))
     teacher = jnp.maximum(metrics.sharpness(looks), 1e-6)  # [V, B]
     errors = jnp.square(shown[None] - looks).mean((2, 3, 4))
     return Choice(errors.T, (metrics.sharpness(shown)[None] / teacher).T)

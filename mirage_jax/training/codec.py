@@ -18,14 +18,13 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from mirage_jax.codec import Params, decode_raw, encode_raw
-from mirage_jax.config import CodecConfig
-from mirage_jax.data.store import FrameStore, sample_clips, sample_paths
+from mirage_jax.config import DOWNSAMPLE, CodecConfig
+from mirage_jax.data.store import AnyArray, FrameStore, sample_clips, sample_paths
 from mirage_jax.data.teachers import Style, find_style, trainable_styles
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.metrics import psnr
+from mirage_jax.pixels import to_bytes, to_floats
 from mirage_jax.training.vgg import perceptual_loss
-
-AnyArray = Array | np.ndarray
 
 PERCEPTUAL_CROP = 128
 PERCEPTUAL_SHARE = 4  # one picture in so many
@@ -245,7 +244,7 @@ def measure_statistics(
     for number, (batch, count) in enumerate(batches):
         keys = jax.random.split(jax.random.fold_in(key, number), count)
         sums = [moments(params, one, data, batch) for one in keys]
-        weight = batch.pictures(data.styles()) * (batch.size // 16) ** 2
+        weight = batch.pictures(data.styles()) * (batch.size // DOWNSAMPLE) ** 2
         # Float64 on the host: a variance is a difference of two large sums.
         total += weight * np.sum(jax.device_get(sums), axis=0, dtype=np.float64)
         cells += weight * count
@@ -265,12 +264,12 @@ def reconstruct(
     @jax.jit
     def all_of(params: Params, images: Array) -> tuple[Array, Array]:
         def one(image: Array) -> tuple[Array, Array]:
-            wanted = image[None].astype(jnp.float32) / 255
+            wanted = to_floats(image[None])
             found = decode_raw(
                 params, encode_raw(params, wanted, config, dtype), config, dtype
             )
-            found = jnp.round(255 * jnp.clip(found, 0, 1))
-            return found[0].astype(jnp.uint8), psnr(found / 255, wanted)[0]
+            shown = to_bytes(found)
+            return shown[0], psnr(to_floats(shown), wanted)[0]
 
         return jax.lax.map(one, images)
 
@@ -285,14 +284,14 @@ def style_all(
 
     @jax.jit
     def apply(images: Array, data: CodecData) -> dict[str, Array]:
-        frames = images.astype(jnp.float32) / 255
+        frames = to_floats(images)
         index = jnp.arange(len(images), dtype=jnp.int32)
         found = {
             style.name: style.apply(frames, index, jax.random.key(0))[1]
             for style in data.styles()
             if style.kind != "memory"
         }
-        return {k: jnp.round(255 * v).astype(jnp.uint8) for k, v in found.items()}
+        return jax.tree.map(to_bytes, found)
 
     found: dict[str, np.ndarray] = jax.device_get(apply(images, data))
     return found

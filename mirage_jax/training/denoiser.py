@@ -22,6 +22,7 @@ from mirage_jax.data.teachers import Style, find_style, trainable_styles
 from mirage_jax.data.varied_styles import VARIANTS
 from mirage_jax.denoiser import REMAT, Params, denoise_clip
 from mirage_jax.errors import MirageError
+from mirage_jax.pixels import to_bytes, to_floats
 from mirage_jax.training.history import HistoryAugmentation, corrupt_history
 from mirage_jax.training.prompts import PromptAugmentation, sample_prompts
 from mirage_jax.training.variants import name_variant
@@ -270,8 +271,7 @@ def through_codec(
 ) -> Float[Array, "n T h w C"]:
     """Latents of the pictures that latents become: decoded, as bytes, and encoded."""
     pictures = codec.decode(params, latents, model.codec, dtype)
-    pictures = jnp.round(jnp.clip(pictures, 0, 1) * 255) / 255
-    return codec.encode(params, pictures, model.codec, dtype)
+    return codec.encode(params, to_floats(to_bytes(pictures)), model.codec, dtype)
 
 
 def make_denoiser_loss(
