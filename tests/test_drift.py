@@ -18,13 +18,9 @@ SIDE, PERIOD, LOOPS = 32, 32, 8
 
 @functools.cache
 def loop():
-    """Two streams, one of which has a camera that never moves.
-
-    Pixels change by multiples of 4: one that changes by 2, which is the limit of what
-    stands still, would count by how a program rounds.
-    """
+    """Two streams, one of which has a camera that never moves."""
     texture = np.random.default_rng(0).integers(0, 60, (SIDE, SIDE, 3), np.uint8)
-    moving = (blob_clip(PERIOD // 2 + 1, SIDE) // 8 * 4 + texture)[to_and_fro(PERIOD)]
+    moving = (blob_clip(PERIOD // 2 + 1, SIDE) // 2 + texture)[to_and_fro(PERIOD)]
     held = np.broadcast_to(moving[5], moving.shape)
     clip = jnp.asarray(np.stack([moving, held], axis=1))
     return drift.Moment(clip, clip, clip, jnp.ones(clip.shape[:2], bool))

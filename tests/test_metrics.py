@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from mirage_jax.evaluation import colour_transfer, metrics
+from mirage_jax.pixels import to_floats
 
 # Compiled: these measures run inside compiled programs, and so the tests are quicker.
 PSNR, SSIM = jax.jit(metrics.psnr), jax.jit(metrics.ssim)
@@ -156,6 +157,13 @@ def test_flicker_counts_only_where_the_teacher_stands_still():
     np.testing.assert_allclose([value, share], [0.1, 0.5], atol=1e-6)
     value, share = metrics.flicker(ours, changed, teacher, teacher + 0.2)
     assert value == 0 and share == 0
+
+
+def test_two_levels_stand_still_and_three_do_not_at_any_brightness():
+    levels = np.tile(np.arange(253, dtype=np.uint8)[None, :, None], (2, 1, 3))
+    for change, share in ((2, 1), (3, 0)):
+        frames = [to_floats(jnp.asarray(x)) for x in (levels, levels + change)]
+        assert jax.jit(metrics.flicker)(*frames, *frames)[1] == share
 
 
 def test_affine_fit_recovers_an_affine_map():
