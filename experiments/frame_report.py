@@ -9,7 +9,7 @@ from experiments.frame_timing import Stage, Transfers
 from experiments.pass_report import TOLERANCE
 from mirage_jax.chips import Chip
 from mirage_jax.config import ModelConfig
-from mirage_jax.cost_model import count_parameters, frame_tokens
+from mirage_jax.cost_model import count_parameters
 from mirage_jax.frame_cost import frame_floor_ms, frame_parts
 from mirage_jax.results import Result
 from mirage_jax.stream_config import StreamConfig
@@ -96,7 +96,7 @@ def size_results(model: ModelConfig, stream: StreamConfig) -> list[Result]:
     values = {
         "parameters/denoiser": count_parameters(model),
         "parameters/codec": codec,
-        "tokens": frame_tokens(model, stream),
+        "tokens": model.denoiser.frame_tokens(stream.grid),
     }
     return [Result(name, value, "", "lower") for name, value in values.items()]
 

@@ -110,8 +110,7 @@ class Pass:
         """
         c, s = self.model.denoiser, self.stream
         dtype = jnp.dtype(s.dtype)
-        tokens = (s.grid[0] // c.patch) * (s.grid[1] // c.patch)
-        cache = frame_cache.empty_cache(c, s.batch, tokens, dtype)
+        cache = frame_cache.empty_cache(c, s.batch, c.frame_tokens(s.grid), dtype)
         keys = jax.random.split(jax.random.key(1), 3)
         k, v = (jax.random.normal(key, cache.k.shape, dtype) for key in keys[:2])
         ring = (-jnp.arange(c.ring + 1)) % (c.ring + 1)  # slot 0 is the current frame's

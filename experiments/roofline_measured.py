@@ -15,7 +15,7 @@ from experiments.pass_report import TOLERANCE
 from mirage_jax.chips import chip_of
 from mirage_jax.codec_cost import codec_stages
 from mirage_jax.config import ModelConfig
-from mirage_jax.cost_model import frame_tokens, pass_stages
+from mirage_jax.cost_model import pass_stages
 from mirage_jax.errors import MirageError
 from mirage_jax.frame_cost import frame_parts
 from mirage_jax.precision import precision_of
@@ -85,7 +85,7 @@ def _of_pass(
     if not passes:
         return None
     # The frame that is asked for, else the nearest, decides which combination is best.
-    wanted = frame_tokens(model, stream)
+    wanted = model.denoiser.frame_tokens(stream.grid)
     nearest = min({tokens for _, tokens in passes}, key=lambda n: abs(n - wanted))
     at = {combo: ms for (combo, tokens), ms in passes.items() if tokens == nearest}
     best = min(at, key=lambda combination: at[combination])

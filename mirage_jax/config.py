@@ -73,6 +73,10 @@ class DenoiserConfig:
     def head_width(self) -> int:
         return self.width // self.heads
 
+    def frame_tokens(self, grid: tuple[int, int]) -> int:
+        """N, tokens of a frame with a latent grid (h, w)."""
+        return (grid[0] // self.patch) * (grid[1] // self.patch)
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:

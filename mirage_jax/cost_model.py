@@ -86,11 +86,6 @@ class Stage:
         return max(self.memory_seconds(chip), self.compute_seconds(chip))
 
 
-def frame_tokens(model: ModelConfig, stream: StreamConfig) -> int:
-    """N, tokens of a frame."""
-    return math.prod(stream.grid) // model.denoiser.patch**2
-
-
 def count_parameters(model: ModelConfig) -> int:
     """Parameters of the denoiser."""
     shapes = jax.eval_shape(lambda: _fresh(model))
@@ -127,7 +122,7 @@ def pass_stages(
     """
     c = model.denoiser
     itemsize = jnp.dtype(stream.dtype).itemsize
-    tokens, streams = frame_tokens(model, stream), stream.batch
+    tokens, streams = c.frame_tokens(stream.grid), stream.batch
     rows = streams * frames * tokens
     keys = c.prompt_tokens + (c.ring + 1 + stream.anchor) * tokens
     dense = stream.eight_bit or stream.dtype

@@ -281,7 +281,7 @@ def denoise_frame(
     """
     c = config.denoiser
     b, groups, height, width, channels = noisy.shape
-    n = (height // c.patch) * (width // c.patch)
+    n = c.frame_tokens((height, width))
     ring = c.ring + 1
     age = jnp.arange(groups - 1, -1, -1)
     starts = slot_start((cache.cursor - age) % ring, c, n)  # [G]

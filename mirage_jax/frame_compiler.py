@@ -61,7 +61,7 @@ def settled(model: ModelConfig, stream: StreamConfig) -> StreamConfig:
 
 def _dense_backend(model: ModelConfig, stream: StreamConfig) -> str | None:
     """What runs the MLP's second layer in the first pass, which stands for them all."""
-    c, (height, width) = model.denoiser, stream.grid
+    c = model.denoiser
     layer = Dense(
         c.width,
         jnp.dtype(stream.dtype),
@@ -69,7 +69,7 @@ def _dense_backend(model: ModelConfig, stream: StreamConfig) -> str | None:
         backend=stream.linear,
     )
     frames = 2 if stream.commit == "lagged" else 1
-    tokens = (height // c.patch) * (width // c.patch)
+    tokens = c.frame_tokens(stream.grid)
     return backend_of(layer, (stream.batch, frames, tokens, 4 * c.width))
 
 

@@ -67,10 +67,8 @@ def open_stream(
     key: Array,
 ) -> StreamState:
     """A fresh state with the prompt in its slots; stream b draws noise from key b."""
-    h, w = stream.grid
-    patch, batch = model.denoiser.patch, stream.batch
-    tokens = (h // patch) * (w // patch)
-    latents = (batch, h, w, model.codec.channels)
+    batch, tokens = stream.batch, model.denoiser.frame_tokens(stream.grid)
+    latents = (batch, *stream.grid, model.codec.channels)
     state = StreamState(
         cache=frame_cache.empty_cache(
             model.denoiser, batch, tokens, jnp.dtype(stream.dtype)

@@ -16,7 +16,6 @@ from mirage_jax.cost_model import (
     convolution_flops,
     count_parameters,
     floor_seconds,
-    frame_tokens,
     pass_stages,
 )
 from mirage_jax.denoiser import init_denoiser
@@ -73,8 +72,8 @@ def test_a_pass_reads_the_weights_that_are_held_but_for_those_of_the_opening(eig
 
 def test_the_880m_model_is_of_that_size():
     assert count_parameters(BIG) == 885_500_144
-    assert frame_tokens(BIG, StreamConfig()) == N
-    assert frame_tokens(BIG, StreamConfig(1024, 1024)) == 1024
+    assert BIG.denoiser.frame_tokens(StreamConfig().grid) == N
+    assert BIG.denoiser.frame_tokens(StreamConfig(1024, 1024).grid) == 1024
 
 
 def test_a_pass_of_the_880m_model_by_hand():

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from mirage_jax.chips import CHIPS, KINDS
 from mirage_jax.config import ModelConfig
-from mirage_jax.cost_model import frame_tokens, pass_stages
+from mirage_jax.cost_model import pass_stages
 from mirage_jax.stream_config import StreamConfig
 
 PASSES = 3  # a backward pass makes two products of every forward one
@@ -40,7 +40,7 @@ def clip_work(model: ModelConfig, size: int, frames: int) -> SampleWork:
     """
     c = model.denoiser
     stream = StreamConfig(height=size, width=size)
-    tokens = frame_tokens(model, stream)
+    tokens = c.frame_tokens(stream.grid)
     dense = sum(
         stage.flops for stage in pass_stages(model, stream) if stage.name != "attention"
     )
