@@ -22,7 +22,7 @@ from absl import app, flags
 
 from experiments.command import command
 from mirage_jax.data.prompts import HELD_OUT_PROMPTS, PROMPTS
-from mirage_jax.data.teachers import Style, find_style, shipped_styles
+from mirage_jax.data.teachers import Style, find_styles, shipped_styles
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.checks import Check, quality_checks
 from mirage_jax.evaluation.clips import (
@@ -190,10 +190,7 @@ def _without_long_runs(plan: Plan) -> Plan:
 
 def _chosen_styles() -> tuple[Style, ...]:
     styler = None if _STYLER.value is None else load_styler(_STYLER.value)
-    styles = shipped_styles(styler)
-    if not _STYLES.value:
-        return styles
-    return tuple(find_style(name, styles) for name in _STYLES.value)
+    return find_styles(_STYLES.value, shipped_styles(styler))
 
 
 def _load(sizes: Sequence[int], length: int) -> HeldOutClips:

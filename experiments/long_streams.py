@@ -9,7 +9,7 @@ import numpy as np
 from absl import flags
 
 from mirage_jax.data.prompts import HELD_OUT_PROMPTS, PROMPTS
-from mirage_jax.data.teachers import Style, find_style, shipped_styles
+from mirage_jax.data.teachers import Style, find_styles, shipped_styles
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.clips import load_clips, to_and_fro
 from mirage_jax.evaluation.endless import Endless, Loops
@@ -141,10 +141,7 @@ def _check_flags() -> None:
 
 def _chosen_styles(known_styles: KnownStyles) -> tuple[Style, ...]:
     styler = None if _STYLER.value is None else load_styler(_STYLER.value)
-    styles = known_styles(styler)
-    if not _STYLES.value:
-        return styles
-    return tuple(find_style(name, styles) for name in _STYLES.value)
+    return find_styles(_STYLES.value, known_styles(styler))
 
 
 def _load() -> tuple[list[str], Loops]:

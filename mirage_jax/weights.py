@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import importlib.resources
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,12 @@ class Model:
 
 def flatten(tree: Params) -> dict[str, np.ndarray]:
     """Nested dictionaries to "a/b/c" names."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        "/".join(str(entry.key) for entry in path): np.asarray(leaf)
-        for path, leaf in leaves
-    }
+    return {name: np.asarray(leaf) for name, leaf in _named_leaves(tree)}
+
+
+def _named_leaves(tree: Params) -> Iterator[tuple[str, Any]]:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield "/".join(str(entry.key) for entry in path), leaf
 
 
 def unflatten(flat: dict[str, np.ndarray]) -> Params:
@@ -260,11 +261,7 @@ def load_weights(
 
 def flatten_shapes(tree: Params) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a tree of arrays or shape structs."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        "/".join(str(entry.key) for entry in path): tuple(leaf.shape)
-        for path, leaf in leaves
-    }
+    return {name: tuple(leaf.shape) for name, leaf in _named_leaves(tree)}
 
 
 def load_codec(path: Path | str) -> tuple[Params, CodecConfig, str]:

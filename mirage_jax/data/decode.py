@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from mirage_jax.errors import reason_of
 
-VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif")
+VIDEO_ENDINGS = (".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".gif")
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 _SMALLEST = 64  # pixels; a shorter side is not worth enlarging

@@ -6,7 +6,7 @@ that need memory say how many earlier frames they look at.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -140,6 +140,15 @@ def find_style(name: str, styles: Iterable[Style]) -> Style:
     if name not in known:
         raise MirageError(f"unknown style {name!r}; choose one of {', '.join(known)}")
     return known[name]
+
+
+def find_styles(names: Sequence[str], styles: Sequence[Style]) -> tuple[Style, ...]:
+    """The styles of these names, in that order; all of them where none is named.
+
+    Raises:
+      MirageError: as `find_style`.
+    """
+    return tuple(find_style(name, styles) for name in names) or tuple(styles)
 
 
 def variant_looks(style: Style, frames: Frames) -> Float[Array, "variants T H W 3"]:

@@ -13,14 +13,13 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from mirage_jax.data import camera_path
+from mirage_jax.data.decode import PICTURE_ENDINGS, VIDEO_ENDINGS
 from mirage_jax.data.warp import warp
 from mirage_jax.errors import MirageError
 from mirage_jax.pixels import to_bytes
 from mirage_jax.video.frame_size import fit_frame
 from mirage_jax.video.reader import VideoReader
 
-VIDEO_ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
-PHOTO_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 LONGEST_FILE = 1500  # frames of a file that are looked at; bounds the memory
 
 
@@ -82,7 +81,7 @@ def photo_clips(
     Raises:
       MirageError: no folder, no photograph in it, or a file that cannot be read.
     """
-    paths = _files(folder, PHOTO_ENDINGS, "photograph")
+    paths = _files(folder, PICTURE_ENDINGS, "photograph")
     frames: dict[int, list[np.ndarray]] = {size: [] for size in sizes}
     for number, path in enumerate(paths):
         try:

@@ -18,7 +18,7 @@ from mirage_jax import codec, flow
 from mirage_jax.config import ModelConfig
 from mirage_jax.data.pairs import PairStore, sample_pairs
 from mirage_jax.data.store import FrameStore, sample_clips, sample_paths
-from mirage_jax.data.teachers import Style, find_style, trainable_styles
+from mirage_jax.data.teachers import Style, find_styles, trainable_styles
 from mirage_jax.data.varied_styles import VARIANTS
 from mirage_jax.denoiser import REMAT, Params, denoise_clip
 from mirage_jax.errors import MirageError
@@ -114,17 +114,11 @@ class DenoiserLoss:
         return self.pixel_l1 > 0 or self.pixel_mse > 0 or self.perceptual > 0
 
 
-def chosen_styles(styler: Any, only: tuple[str, ...] = ()) -> tuple[Style, ...]:
-    """The styles named in `only`, or all; unknown ones raise `MirageError`."""
-    known = trainable_styles(styler)
-    return tuple(find_style(name, known) for name in only) if only else known
-
-
 def style_names(
     styler: Any, pairs: PairStore | None, only: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
     """All styles of a batch, in the order of `DenoiserData.embeddings`."""
-    chosen = tuple(style.name for style in chosen_styles(styler, only))
+    chosen = tuple(style.name for style in find_styles(only, trainable_styles(styler)))
     return chosen + (pairs.styles if pairs is not None else ())
 
 
@@ -183,7 +177,7 @@ def sample_pairs_of_styles(
 
     `variants` are those of the styles that have any; without them they are drawn.
     """
-    styles = chosen_styles(data.styler, data.only)
+    styles = find_styles(data.only, trainable_styles(data.styler))
     draw_key, start_key, effect_key, pair_key = jax.random.split(key, 4)
     with jax.named_scope("clips"):
         frames, anchored = _draw_clips(data, draw_key, batch, styles)
