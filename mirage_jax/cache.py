@@ -77,7 +77,10 @@ def advance(cache: FrameCache) -> FrameCache:
 
 
 def forget(cache: FrameCache, streams: Bool[Array, " B"]) -> FrameCache:
-    """Empties anchor and ring of the chosen streams; the prompt stays."""
+    """Empties anchor and ring of the chosen streams; the prompt stays.
+
+    K and V lie where they were, behind a bias of -inf, through which a NaN would shine.
+    """
     return dataclasses.replace(cache, age=jnp.where(streams[:, None], EMPTY, cache.age))
 
 

@@ -10,6 +10,7 @@ import dataclasses
 from mirage_jax.errors import MirageError
 
 DOWNSAMPLE = 16  # pixels per latent cell, along each side
+SIDE_MULTIPLE = 2 * DOWNSAMPLE  # pixels: a frame holds whole tokens of 2x2 cells
 TEXT_WIDTH = 384  # width of a sentence embedding
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from mirage_jax import flow
-from mirage_jax.config import DOWNSAMPLE
+from mirage_jax.config import DOWNSAMPLE, SIDE_MULTIPLE
 from mirage_jax.errors import MirageError
 from mirage_jax.ranges import check_choices
 from pallas_kernels import frame_attention
@@ -63,12 +63,14 @@ class StreamConfig:
     unroll: bool | None = None
 
     def __post_init__(self):
-        cell = 2 * DOWNSAMPLE
-        if self.height % cell or self.width % cell or min(self.height, self.width) <= 0:
+        whole = [
+            SIDE_MULTIPLE * max(1, round(side / SIDE_MULTIPLE))
+            for side in (self.height, self.width)
+        ]
+        if whole != [self.height, self.width]:
             raise MirageError(
-                f"frame size {self.height}x{self.width} is no multiple of {cell}: "
-                f"take for example {cell * max(1, round(self.height / cell))}x"
-                f"{cell * max(1, round(self.width / cell))}"
+                f"frame size {self.height}x{self.width} is no multiple of "
+                f"{SIDE_MULTIPLE}: take for example {whole[0]}x{whole[1]}"
             )
         check_choices(self, steps=flow.STEP_COUNTS, commit=COMMITS, dtype=DTYPES)
         check_choices(self, attention=ATTENTIONS, kernels=KERNELS)

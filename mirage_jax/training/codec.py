@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from mirage_jax.codec import Params, decode_raw, encode_raw
-from mirage_jax.config import DOWNSAMPLE, CodecConfig
+from mirage_jax.config import DOWNSAMPLE, SIDE_MULTIPLE, CodecConfig
 from mirage_jax.data.store import AnyArray, FrameStore, sample_clips, sample_paths
 from mirage_jax.data.teachers import Style, find_styles, trainable_styles
 from mirage_jax.errors import MirageError
@@ -60,10 +60,11 @@ class Batch:
     per_style: int
 
     def __post_init__(self) -> None:
-        if self.raw < 1 or self.per_style < 1 or self.size < 32 or self.size % 32:
+        whole = self.size > 0 and self.size % SIDE_MULTIPLE == 0
+        if self.raw < 1 or self.per_style < 1 or not whole:
             raise MirageError(
                 f"batch size={self.size} raw={self.raw} per_style={self.per_style}: "
-                "the size is a multiple of 32, the others are at least 1"
+                f"the size is a multiple of {SIDE_MULTIPLE}, the others are at least 1"
             )
 
     @property

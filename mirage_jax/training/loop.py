@@ -272,6 +272,7 @@ class _Run:
         if self.pictures is None or not self.config.picture_every:
             return
         self.land(0, self.progress(step))
+        # Always the same draws, and those of no step.
         key = jax.random.fold_in(jax.random.key(self.config.seed), 0x7069)
         ema = first_device(state.ema)
         if leads():

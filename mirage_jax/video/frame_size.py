@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from mirage_jax.config import SIDE_MULTIPLE
 from mirage_jax.errors import MirageError
 
-MULTIPLE = 32  # the codec divides by 16, a token is 2x2 of that
 SMALLEST = 64
 LARGEST = 4096
 FITS = ("crop", "pad")
@@ -41,11 +41,12 @@ def parse_size(text: str | int) -> tuple[int, int]:
 def check_size(height: int, width: int) -> None:
     """Raises MirageError unless both sides are multiples of 32 from 64 to 4096."""
     for side in (height, width):
-        if side % MULTIPLE or not SMALLEST <= side <= LARGEST:
-            nearest = min(max(round(side / MULTIPLE) * MULTIPLE, SMALLEST), LARGEST)
+        if side % SIDE_MULTIPLE or not SMALLEST <= side <= LARGEST:
+            nearest = SIDE_MULTIPLE * round(side / SIDE_MULTIPLE)
+            nearest = min(max(nearest, SMALLEST), LARGEST)
             raise MirageError(
                 f"size {height}x{width} does not fit the model: {side} is not a "
-                f"multiple of {MULTIPLE} from {SMALLEST} to {LARGEST}; "
+                f"multiple of {SIDE_MULTIPLE} from {SMALLEST} to {LARGEST}; "
                 f"the nearest is {nearest}"
             )
 

@@ -15,9 +15,8 @@ from pallas_kernels.linear.problem import Problem
 
 SWIZZLE = 128  # bytes of a row of both operands' tiles, as the matrix units like it
 LARGEST_CLUSTER = 8  # that every Hopper card takes
-_REGISTERS = (
-    216  # a thread for sum and epilogue, of 232: more spills, says the compiler
-)
+# A thread's for sum and epilogue, of 232: more spills, says the compiler.
+_REGISTERS = 216
 _BARRIERS = 1024  # bytes for them, generously
 
 
