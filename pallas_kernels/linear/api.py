@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from pallas_kernels.linear import mosaic, reference
 from pallas_kernels.linear.choice import OP
+from pallas_kernels.linear.epilogue import check
 from pallas_kernels.linear.problem import problem_of
 from pallas_kernels.trial import Trials
 
@@ -15,7 +16,6 @@ _BACKENDS: dict[str, Callable[..., Array]] = {
     "xla": reference.linear_xla,
     "mosaic": mosaic.linear,
 }
-ACTIVATIONS = (None, "gelu")
 TRIALS = Trials(OP, "a dense layer")
 
 
@@ -57,8 +57,6 @@ def linear(
     """
     if backend is not None and backend not in _BACKENDS:
         raise ValueError(f"{backend=} is none of {backends()}")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"{activation=} is none of {ACTIVATIONS}")
     if x.ndim != 4:
         raise ValueError(f"{x.shape=} must be [B, G, N, K]")
     if kernel.ndim != 2 or kernel.shape[0] != x.shape[3]:
@@ -66,12 +64,7 @@ def linear(
     if kernel.dtype != x.dtype:
         raise ValueError(f"{kernel.dtype=} is not {x.dtype=}")
     outputs = kernel.shape[1]
-    if bias is not None and bias.shape != (outputs,):
-        raise ValueError(f"{bias.shape=} must be ({outputs},)")
-    if residual is not None and residual.shape != (*x.shape[:3], outputs):
-        raise ValueError(f"{residual.shape=} does not fit {x.shape=} and {outputs=}")
-    if gate is not None and gate.shape != (*x.shape[:2], outputs):
-        raise ValueError(f"{gate.shape=} does not fit {x.shape=} and {outputs=}")
+    check(x.shape, outputs, activation, bias, residual, gate)
 
     def run(name: str) -> Callable[..., Array]:
         return functools.partial(_BACKENDS[name], activation=activation)

@@ -6,6 +6,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+ACTIVATIONS = (None, "gelu")
+
+
+def check(
+    tokens: tuple[int, ...],
+    outputs: int,
+    activation: str | None,
+    bias: Array | None,
+    residual: Array | None,
+    gate: Array | None,
+) -> None:
+    """Raises ValueError unless all of it fits tokens [B, G, N, K] and D outputs."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{activation=} is none of {ACTIVATIONS}")
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"{bias.shape=} must be ({outputs},)")
+    if residual is not None and residual.shape != (*tokens[:3], outputs):
+        raise ValueError(f"{residual.shape=} does not fit {tokens=} and {outputs=}")
+    if gate is not None and gate.shape != (*tokens[:2], outputs):
+        raise ValueError(f"{gate.shape=} does not fit {tokens=} and {outputs=}")
+
 
 def finish(
     y: Float[Array, "B G N D"],

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from pallas_kernels.eight_bit import Quantised, check_format, quantise_rows
+from pallas_kernels.linear.epilogue import check
 from pallas_kernels.linear.problem import problem_of
 from pallas_kernels.linear_8bit import mosaic, reference, triton
 from pallas_kernels.linear_8bit.choice import OP
@@ -19,7 +20,6 @@ _BACKENDS: dict[str, Callable[..., Array]] = {
     "triton": triton.linear_8bit,
     "mosaic": mosaic.linear_8bit,
 }
-ACTIVATIONS = (None, "gelu")
 TRIALS = Trials(OP, "a dense layer in 8 bits")
 
 
@@ -85,8 +85,6 @@ def linear_8bit(
     """
     if backend is not None and backend not in _BACKENDS:
         raise ValueError(f"{backend=} is none of {backends()}")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"{activation=} is none of {ACTIVATIONS}")
     shape, outputs = x.values.shape, weight.values.shape[0]
     if len(shape) != 4 or x.scale.shape != shape[:3]:
         raise ValueError(f"{shape=} and {x.scale.shape=} must be [B, G, N, K]")
@@ -95,12 +93,7 @@ def linear_8bit(
     if x.values.dtype != weight.values.dtype:
         raise ValueError(f"{x.values.dtype=} is not {weight.values.dtype=}")
     check_format(jnp.dtype(weight.values.dtype).name)
-    if bias is not None and bias.shape != (outputs,):
-        raise ValueError(f"{bias.shape=} must be ({outputs},)")
-    if residual is not None and residual.shape != (*shape[:3], outputs):
-        raise ValueError(f"{residual.shape=} does not fit {shape=} and {outputs=}")
-    if gate is not None and gate.shape != (*shape[:2], outputs):
-        raise ValueError(f"{gate.shape=} does not fit {shape=} and {outputs=}")
+    check(shape, outputs, activation, bias, residual, gate)
     dtype = jnp.dtype(dtype)
 
     def run(name: str) -> Callable[..., Array]:
