@@ -159,7 +159,8 @@ def read_record(path: str | os.PathLike[str]) -> Record:
         )
     except KeyError as error:
         raise MirageError(
-            f"cannot read results from {path}: it has no {error}"
+            f"cannot read results from {path}: it has no {error}; take a file that a "
+            "script of experiments wrote"
         ) from error
     except (OSError, ValueError, TypeError) as error:
         raise MirageError(f"cannot read results from {path}: {error}") from error

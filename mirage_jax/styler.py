@@ -37,10 +37,11 @@ REFERENCE_SIZE = 512
 class StylerConfig:
     """Size of the network; 0.35 M parameters, 14.6 GFLOP for a 512x512 frame.
 
-    styles: names, in the order of their numbers.
-    width: channels at stride 4.
-    blocks: residual blocks.
-    upsample_widths: channels at strides 2 and 1.
+    Attributes:
+      styles: names, in the order of their numbers.
+      width: channels at stride 4.
+      blocks: residual blocks.
+      upsample_widths: channels at strides 2 and 1.
     """
 
     styles: tuple[str, ...] = NEURAL_STYLES

@@ -141,7 +141,9 @@ def _files(
         raise MirageError(f"there is no folder {folder}: name one with {kind} files")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in endings)
     if not paths:
-        raise MirageError(f"{folder} holds no {kind} ({', '.join(endings)})")
+        raise MirageError(
+            f"{folder} holds no {kind} ({', '.join(endings)}): name another folder"
+        )
     return paths
 
 

@@ -39,9 +39,11 @@ LEAST_CONTRAST = 0.05  # spread of the values of a picture that is worth paintin
 class Painting:
     """A painting's file, the edge to cut off, and how large it hangs.
 
-    trim: fraction of each side that shows a frame or a margin.
-    scale: short side of the painting over the short side of a frame; it sets how
-      wide strokes come out.
+    Attributes:
+      file: its name.
+      trim: fraction of each side that shows a frame or a margin.
+      scale: short side of the painting over the short side of a frame; it sets how
+        wide strokes come out.
     """
 
     file: str

@@ -164,10 +164,16 @@ class LiveWriter:
 
 
 def _failure(target: str, error: Exception) -> MirageError:
+    scheme, there, _ = target.partition("://")
+    if not there:
+        return MirageError(
+            f"cannot write to {target.removeprefix('file:')}: {reason_of(error)}; make "
+            "room, or choose another folder"
+        )
+    # An address often carries a stream's key: it is not for the log.
+    cure = "check the address given as --config.push, and that its server listens"
     reason = reason_of(error)
     if isinstance(error, av.error.ProtocolNotFoundError):
         reason = "this build of PyAV does not speak it"
-    # An address often carries a stream's key: it is not for the log.
-    scheme, there, _ = target.partition("://")
-    name = f"{scheme}://..." if there else target.removeprefix("file:")
-    return MirageError(f"cannot write to {name}: {reason}")
+        cure = "push by another protocol"
+    return MirageError(f"cannot write to {scheme}://...: {reason}; {cure}")
