@@ -11,6 +11,7 @@ import pytest
 from pallas_kernels.frame_attention import (
     EMPTY_SLOT,
     backends,
+    cudnn,
     frame_attention,
     last_backend,
 )
@@ -217,3 +218,22 @@ def test_shapes_that_do_not_fit_are_named(change, named):
     prompt = change.get("prompt_tokens", 4)
     with pytest.raises(ValueError, match=named):
         frame_attention(q, k, v, bias, prompt_tokens=prompt)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_bias_in_extra_channels_stays_finite(dtype, monkeypatch):
+    """Of a slot that one frame sees and the other does not; XLA attends for cuDNN."""
+    attend = jax.nn.dot_product_attention
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(
+        jax.nn,
+        "dot_product_attention",
+        lambda *x, scale, implementation: attend(*x, scale=scale),
+    )
+    *values, bias = operands(1, 2, 6, 2, 64, 4, 4)
+    bias[:, 0, :, 3] = EMPTY_SLOT
+    q, k, v = (jnp.asarray(x, dtype) for x in values)
+    found = cudnn.attend(q, k, v, bias, prompt_tokens=4)
+    wanted = by_hand([*(np.asarray(x, np.float64) for x in (q, k, v)), bias], 4)
+    # The bias has as many bits as the type: 8 of bfloat16.
+    np.testing.assert_allclose(np.asarray(found, np.float64), wanted, atol=0.03)

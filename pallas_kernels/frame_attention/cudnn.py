@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 
 from pallas_kernels.frame_attention.reference import expand_slot_bias
 
-# Stands for -inf: a product in bfloat16 must stay finite, and exp(-1e4) is zero.
+# Stands for -inf, whose product with another frame's 0 is no number, and exp(-1e4) is
+# zero. float16 holds less of it than that, still far more than is needed.
 MASKED = -1e4
 CHANNEL_MULTIPLE = 8  # cuDNN's head widths are multiples of 8
 
@@ -44,7 +45,8 @@ def attend(
     group = jnp.repeat(jnp.arange(groups), queries // groups)
     one_hot = jax.nn.one_hot(group, extra, dtype=q.dtype)  # [Q, extra]
     one_hot = jnp.broadcast_to(one_hot[None, :, None], (batch, queries, heads, extra))
-    bias = jnp.maximum(slot_bias.astype(jnp.float32), MASKED) / scale
+    least = max(MASKED, scale * float(jnp.finfo(k.dtype).min))
+    bias = jnp.maximum(slot_bias.astype(jnp.float32), least) / scale
     bias = expand_slot_bias(bias, k.shape[1], prompt_tokens)  # [B, G, K, M]
     bias = bias.transpose(0, 3, 2, 1).astype(k.dtype)  # [B, M, K, G]
     pad = [(0, 0)] * 3
