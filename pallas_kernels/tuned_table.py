@@ -71,14 +71,19 @@ def write(
         table = {}
     new = [row["problem"] for row in rows]
     kept = [row for row in table.get(op, ()) if row["problem"] not in new]
-    table |= {
+    head = {
         "device": device.kind,
         "capability": device.capability,
         "cores": device.cores,
         "jax": jax.__version__,
-        op: [*kept, *rows],
     }
+    lines = [f' "{name}": {json.dumps(value)}' for name, value in head.items()]
+    for name, listed in (table | {op: [*kept, *rows]}).items():
+        if name not in head:
+            # A row is a line, so that what another measurement changed can be read.
+            told = ",\n  ".join(json.dumps(row) for row in listed)
+            lines.append(f' "{name}": [\n  {told}\n ]')
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(table, indent=1) + "\n")
+    temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     temporary.replace(path)
