@@ -142,6 +142,7 @@ class Pass:
             ones > 0,
             given,
             cache,
+            cache.prompt(self.model.denoiser),
             frame_cache.age_bias(bias, cache.age),
             dtype=jnp.dtype(s.dtype),
             backend=s.attention,

@@ -39,6 +39,11 @@ class FrameCache:
     age: Int[Array, "B R+2"]
     cursor: Int[Array, ""]
 
+    def prompt(self, config: DenoiserConfig) -> tuple[Array, Array]:
+        """K and V of the prompt slot, each [L, B, P, K, E]."""
+        first = config.prompt_tokens
+        return self.k[:, :, :first], self.v[:, :, :first]
+
 
 def empty_cache(
     config: DenoiserConfig, batch: int, tokens: int, dtype: jnp.dtype

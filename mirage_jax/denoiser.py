@@ -16,6 +16,7 @@ the previous one) against the frame cache.
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -40,6 +41,7 @@ from mirage_jax.transformer import (
     rope_angles,
     rotate,
 )
+from mirage_jax.written_slots import Written, attend_written
 from pallas_kernels.frame_attention import EMPTY_SLOT, frame_attention
 from pallas_kernels.qk_norm_rope_commit import qk_norm_rope_commit
 
@@ -261,6 +263,7 @@ def denoise_frame(
     present: Bool[Array, "B G"],
     given: Condition,
     cache: FrameCache,
+    prompt: tuple[Float[Array, "L B P K E"], Float[Array, "L B P K E"]],
     slot_bias: Float[Array, "L B G K S"],
     *,
     dtype: Any = jnp.float32,
@@ -274,10 +277,12 @@ def denoise_frame(
 
     The last of the G frames is the current one; with G = 2 the first is the frame
     before it. Each frame's K and V go into its ring slot before attention reads all
-    slots in place. `given` is the `condition` of the G frames. `backend` is that of
-    attention, `kernels` that of norms and commit, `linear` that of dense layers; in 8
-    bits, named by `eight_bit`, their parameters are those of `device_weights`. Returns
-    the predicted clean latents and the written cache.
+    slots in place. The cache is data: gradients flow into what this pass writes, and
+    through `prompt`, which is `FrameCache.prompt`, but into nothing else of it. `given`
+    is the `condition` of the G frames. `backend` is that of attention, `kernels` that
+    of norms and commit, `linear` that of dense layers; in 8 bits, named by `eight_bit`,
+    their parameters are those of `device_weights`. Returns the predicted clean latents
+    and the written cache.
     """
     c = config.denoiser
     b, groups, height, width, channels = noisy.shape
@@ -293,6 +298,7 @@ def denoise_frame(
     blocks = params["blocks"]
     # Of all layers at once: kernels of their own would take longer than the additions.
     told = modulations(given.blocks, blocks["table"].astype(dtype))
+    attention = partial(frame_attention, prompt_tokens=c.prompt_tokens, backend=backend)
 
     def layer(carry, index, weights, own, among=None):
         """One layer; `own` is its modulation, or that of all layers `among` which."""
@@ -312,22 +318,19 @@ def denoise_frame(
                     starts,
                     backend=kernels,
                 )
-            out = frame_attention(
-                q,
-                k_new,
-                v_new,
-                slot_bias,
-                prompt_tokens=c.prompt_tokens,
-                layer=index,
-                backend=backend,
-            )
-            return out, (k_new, v_new)
+            slots = jax.lax.stop_gradient((k_new, v_new))
+            # For the gradient alone, else nobody reads it.
+            k = rotate(rms_norm(qkv[:, :, 1], blocks["k_scale"][index]), angles)
+            written = Written(k, qkv[:, :, 2], starts, *(x[index] for x in prompt))
+            return attend_written(
+                attention, q, *slots, slot_bias, index, written
+            ), slots
 
         variables = {"params": weights}
         residual, slots = block.apply(variables, residual, own, attend, among)
         return residual, *slots
 
-    carry = (open_residual(x), cache.k, cache.v)
+    carry = (open_residual(x), *jax.lax.stop_gradient((cache.k, cache.v)))
     if unroll:
         # Traced and lowered once, then called with each layer's index as a constant:
         # that of a scan, even an unrolled one, is a slice which takes a kernel to make.

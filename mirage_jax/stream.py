@@ -183,6 +183,7 @@ def _denoise(
         unroll=stream.unrolled,
     )
     bias = bias.astype(jnp.float32)
+    prompt = cache.prompt(model.denoiser)
     now = frame_cache.age_bias(bias, cache.age)
     x = frame_noise(state, stream, model.codec.channels)[:, None]
     source, present = source[:, None], present[:, None]
@@ -200,11 +201,12 @@ def _denoise(
                 jnp.concatenate([state.present[:, None], present], axis=1),
                 given,
                 cache,
+                prompt,
                 jnp.concatenate([before, now], axis=2),
             )
             predicted = predicted[:, 1:]
         else:
-            predicted, cache = one_pass(x, source, present, given, cache, now)
+            predicted, cache = one_pass(x, source, present, given, cache, prompt, now)
         if times[-1] < 1:  # else the pass is there for its commit alone
             tau = jnp.full((stream.batch, 1), times[-1])
             x = flow.take_step(x, predicted, tau, step_size)

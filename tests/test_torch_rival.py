@@ -57,6 +57,7 @@ def library_pass(noisy, source, state):
         jnp.ones((1, 1), bool),
         state.schedule,
         cache,
+        cache.prompt(MODEL.denoiser),
         frame_cache.age_bias(denoiser["slot_bias"], cache.age),
         backend="xla",
         unroll=False,

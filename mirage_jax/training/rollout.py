@@ -5,10 +5,11 @@ scanned over a clip; what each frame became is compared with the teacher's pictu
 the same frame. So the loss is the error of the stream, in any commit and number of
 steps, and there is no second implementation that could differ from it.
 
-Gradients stay within a frame (truncated backpropagation): K and V of earlier frames are
-data, but those that this frame's passes write, with the lagged commit the clean ones of
-the frame before it among them, are learnt. The frames between the opening and the
-closing ones run without gradients; they are there to let errors build up.
+Gradients stay within a frame (truncated backpropagation): K and V in the cache are
+data, but those that a pass writes, with the lagged commit the clean ones of the frame
+before it among them, are learnt by that pass (see `mirage_jax.written_slots`). The
+frames between the opening and the closing ones run without gradients; they are there to
+let errors build up.
 """
 
 import dataclasses
