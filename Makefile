@@ -8,8 +8,8 @@ export VENV
 
 python := $(VENV)/bin/python
 
-.PHONY: help setup setup-dev demo test suite coverage smoke test-py312 test-aot test-gpu docs \
-  format lint types clean
+.PHONY: help setup setup-dev demo test suite coverage smoke test-py312 test-aot test-cluster \
+  test-gpu docs format lint types clean
 
 help:
 	@echo "make demo        restyle the embedded clip"
@@ -18,6 +18,7 @@ help:
 	@echo "make smoke       imports and the frame stream only"
 	@echo "make test-py312  the same with Python 3.12, in an environment of its own"
 	@echo "make test-aot    compile the kernels for GPUs that are not there (Python 3.12)"
+	@echo "make test-cluster  what runs on Ray, in an environment of its own"
 	@echo "make test-gpu    the tests that need an NVIDIA GPU"
 	@echo "make docs        build the site of the documentation into site/"
 	@echo "make format      rewrite the sources in the project's format"
@@ -58,6 +59,12 @@ test-aot:
 	JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=0 \
 	  $(AOT_VENV)/bin/python -m pytest -m aot -n $(WORKERS) -q
 
+# In an environment of its own: Ray brings some forty packages.
+CLUSTER_VENV ?= .venv-cluster
+test-cluster:
+	VENV=$(CLUSTER_VENV) scripts/setup.sh --cluster
+	$(CLUSTER_VENV)/bin/python -m pytest -m cluster -q
+
 test-gpu: setup-dev
 	JAX_PLATFORMS=cuda,cpu $(python) -m pytest -m gpu -q
 
@@ -79,5 +86,5 @@ types: setup-dev
 	$(python) -m mypy
 
 clean:
-	rm -rf .venv .venv-py312 .venv-aot .venv-docs .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis outputs site
+	rm -rf .venv .venv-py312 .venv-aot .venv-cluster .venv-docs .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis outputs site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

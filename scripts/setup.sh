@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Make the virtual environment in which `make demo` and `make test` run.
 #
-#   scripts/setup.sh          what running and training need
-#   scripts/setup.sh --dev    the same, and the tools of `make test`
-#   scripts/setup.sh --aot    the same, and what compiles for GPUs that are not there
-#   scripts/setup.sh --docs   only what `make docs` needs: no JAX
-#   scripts/setup.sh --plan   print what would be used and install nothing
+#   scripts/setup.sh            what running and training need
+#   scripts/setup.sh --dev      the same, and the tools of `make test`
+#   scripts/setup.sh --aot      those of --dev, and what compiles for GPUs that are not there
+#   scripts/setup.sh --cluster  those of --dev, and Ray
+#   scripts/setup.sh --docs     only what `make docs` needs: no JAX
+#   scripts/setup.sh --plan     print what would be used and install nothing
 #
 # Environment variables:
 #   PYTHON         the interpreter (default: the best Python >= 3.11 on the PATH)
@@ -133,6 +134,11 @@ install_aot() {
   pip_install -r requirements-aot.txt
 }
 
+# As a user gets it; the extra's versions are in pyproject.toml.
+install_cluster() {
+  pip_install -e '.[cluster]'
+}
+
 install_docs() {
   pip_install -r requirements-docs.txt
 }
@@ -160,9 +166,13 @@ fi
 
 run_key=$(key_of requirements*.txt)
 install_once "$venv/.stamp-run" "$run_key" install_run
-if [[ ${1:-} == --dev || ${1:-} == --aot ]]; then
+if [[ ${1:-} == --dev || ${1:-} == --aot || ${1:-} == --cluster ]]; then
   install_once "$venv/.stamp-dev" "$run_key" install_dev
 fi
 if [[ ${1:-} == --aot ]]; then
   install_once "$venv/.stamp-aot" "$run_key" install_aot
+fi
+if [[ ${1:-} == --cluster ]]; then
+  cluster_key=$(key_of requirements*.txt pyproject.toml)
+  install_once "$venv/.stamp-cluster" "$cluster_key" install_cluster
 fi

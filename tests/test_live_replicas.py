@@ -1,4 +1,4 @@
-"""Replicas behind a door; with Ray Serve itself where it is installed."""
+"""Replicas behind a door; with Ray Serve itself by `make test-cluster`."""
 
 import asyncio
 import importlib.util
@@ -228,11 +228,11 @@ def located(door):
     return None
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.skipif(
     importlib.util.find_spec("ray") is None
     or importlib.util.find_spec("starlette") is None,
-    reason="needs Ray Serve: pip install '.[cluster]'",
+    reason="needs Ray Serve: `make test-cluster` installs it",
 )
 def test_two_replicas_on_ray():
     """A stream each, side by side; then SIGTERM, and both streams are told."""

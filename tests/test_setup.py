@@ -113,6 +113,13 @@ def test_docs_need_their_own_packages_alone(machine: Machine) -> None:
     assert machine.pip_calls() == ["install -r requirements-docs.txt"]
 
 
+def test_a_cluster_adds_what_users_of_it_install(machine: Machine) -> None:
+    machine.add_python("python3", "3.11.7")
+    assert machine.setup("--cluster").returncode == 0
+    assert machine.setup("--cluster").returncode == 0
+    assert machine.pip_calls() == [*RUN, *DEV, "install -e .[cluster]"]
+
+
 def test_a_failed_install_is_tried_again(machine: Machine) -> None:
     machine.add_python("python3", "3.11.7", pip_status=1)
     message = one_line(machine.setup())

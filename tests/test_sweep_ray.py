@@ -1,7 +1,9 @@
-"""Sweeps on a Ray cluster, with a stand-in for Ray, which is an optional extra."""
+"""Sweeps on a Ray cluster: a stand-in for it, and Ray itself by `make test-cluster`."""
 
 import dataclasses
+import importlib.util
 import signal
+import subprocess
 import sys
 import time
 import tomllib
@@ -16,6 +18,7 @@ from experiments import sweep_workers
 from experiments.sweep_runs import Outcome, Run
 from experiments.sweep_workers import RayWorkers, run_to_end
 from mirage_jax.errors import MirageError
+from mirage_jax.results import read_record
 
 ROOT = Path(__file__).parent.parent
 
@@ -148,3 +151,53 @@ def test_without_ray_its_flag_says_how_to_get_it(monkeypatch):
         RayWorkers(1, "auto")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["optional-dependencies"]["cluster"]
+
+
+@pytest.fixture
+def sweep_on_ray(tmp_path):
+    """Starts a sweep of the toy on a Ray of this machine; its folder is `toy`."""
+    processes = []
+
+    def start(grid):
+        command = [sys.executable, "-m", "experiments.sweep", f"--out={tmp_path}"]
+        command += ["--script=tests.toy_experiment", "--base=--out={folder}"]
+        command += ["--metric=distance", "--ray=local", "--workers=2", f"--grid={grid}"]
+        pipes: dict[str, Any] = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        processes.append(subprocess.Popen(command, cwd=ROOT, text=True, **pipes))
+        return processes[-1], tmp_path / "toy"
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+real_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None,
+    reason="needs Ray: `make test-cluster` installs it",
+)
+
+
+@pytest.mark.cluster
+@real_ray
+def test_a_sweep_on_ray(sweep_on_ray):
+    process, folder = sweep_on_ray("--rate=0.1,0.2,0.3")
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    found = read_record(folder / "results.json").results
+    assert sum(name.startswith("distance/") for name in found) == 3
+    assert "Traceback" not in said
+
+
+@pytest.mark.cluster
+@real_ray
+def test_ctrl_c_lets_the_runs_on_ray_save(sweep_on_ray):
+    process, folder = sweep_on_ray("--wait=true")
+    end = time.monotonic() + 200
+    while not list(folder.glob("*/waiting")):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 130, said
+    assert list(folder.glob("*/saved")), said
