@@ -75,7 +75,8 @@ def get_config() -> config_dict.ConfigDict:
     # long at a time.
     c.recordings = ""
     c.recording_seconds = 3600.0
-    # A frame that waited longer for the device is skipped.
+    # A frame that waited longer for the device is skipped. Where frames of more than
+    # one step take longer, fewer steps are taken.
     c.deadline_ms = 200.0
     # A frame waits so long for those of other clients, to be styled together.
     c.gather_ms = 10.0

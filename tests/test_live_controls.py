@@ -87,6 +87,23 @@ def test_frames_go_on_while_other_steps_are_compiled():
     assert sink.values == list(range(1, len(sink.frames) + 1))
 
 
+def test_a_slow_device_takes_fewer_steps_than_were_asked_for():
+    stage = Stage(deadline=0.2)
+    client, sink = stage.join()
+    stage.engine.set_steps(client, 4)
+    turn_until(stage, 4, client)
+    stage.device.seconds = 0.3
+    turn_until(stage, 1, client)
+    assert stage.device.used[-1] == 1 and 2 in stage.device.used
+    assert stage.engine.statistics(client).dropped == 0
+    assert sink.values == list(range(1, len(sink.frames) + 1))
+    # When it is quick again, so are more steps.
+    stage.device.seconds = 0.01
+    assert turn(stage, client) == 1
+    stage.clock.now += 60
+    assert turn(stage, client) == 4
+
+
 def test_an_engine_has_not_stopped_while_something_is_compiled():
     stage = Stage()
     client, _ = stage.join()

@@ -37,11 +37,29 @@ def test_seats_are_given_once_and_again_when_free():
 def test_governor_skips_what_is_late_but_never_everything():
     governor = Governor(deadline=0.2, gather=0.01)
     assert not governor.too_late(0.2) and governor.too_late(0.21)
-    governor.measured(0.5)  # a slow device: frames wait for it longer than that
+    governor.measured(0.5, 1, 0.0)  # a slow device: frames wait longer than that
     assert not governor.too_late(0.9) and governor.too_late(1.1)
     assert governor.delay(2, 2, 0.0) == 0  # nobody to wait for
     assert governor.delay(1, 2, 0.004) == pytest.approx(0.006)
     assert governor.delay(1, 2, 0.02) == 0
+
+
+def test_governor_takes_fewer_steps_before_anything_is_skipped():
+    governor = Governor(deadline=0.2, gather=0.01)
+
+    def take(steps, seconds, now, frames):
+        for _ in range(frames):
+            governor.measured(seconds, steps, now)
+        return governor.affordable(4, now)
+
+    assert take(4, 0.3, 0.0, 2) == 4  # once or twice may be chance
+    assert take(4, 0.1, 0.0, 1) == 4
+    assert take(4, 0.3, 0.0, 3) == 2
+    assert take(2, 0.21, 1.0, 3) == 1
+    assert governor.affordable(1, 1.0) == 1
+    assert take(1, 0.4, 2.0, 9) == 1  # there is nothing less
+    assert governor.affordable(4, 61.0) == 4  # tried again
+    assert take(4, 0.3, 61.0, 3) == 2
 
 
 def test_every_client_has_its_own_stream():

@@ -234,15 +234,13 @@ class Engine:
         images, arrived = np.zeros(shape, np.uint8), np.zeros(len(self._seats), bool)
         for seat, _, frame in turn.frames:
             images[seat], arrived[seat] = frame.image, True
-        steps = self._steps.choose(turn.wishes)
-        if steps != self.steps:
-            self.steps = steps
-            self.governor.restart()
+        wanted = self.governor.affordable(self._steps.wanted(turn.wishes), begin)
+        self.steps = self._steps.choose(wanted)
         self._busy_since = begin
-        styled, healthy = self._device.step(images, arrived, steps)
+        styled, healthy = self._device.step(images, arrived, self.steps)
         self._busy_since = None
         end = self._clock()
-        self.governor.measured(end - begin)
+        self.governor.measured(end - begin, self.steps, end)
         self.counters.steps += 1
         self.counters.step_seconds += end - begin
         self._failures = 0

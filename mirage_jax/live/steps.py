@@ -33,15 +33,14 @@ class Steps:
         """Whether the thread is at work, which nothing can interrupt."""
         return self._thread is not None and self._thread.is_alive()
 
-    def choose(self, wishes: Collection[int]) -> int:
-        """Steps of the next frame; for the device's thread, before every frame.
-
-        Args:
-          wishes: of all clients.
-        """
+    def wanted(self, wishes: Collection[int]) -> int:
+        """The most of all clients' wishes that may be had."""
         possible = [steps for steps in wishes if steps not in self._hopeless]
-        wanted = max(possible, default=self._device.steps)
-        if wanted not in self._ready and not self.compiling:
+        return max(possible, default=self._device.steps)
+
+    def choose(self, wanted: int) -> int:
+        """Steps of the next frame; for the device's thread, before every frame."""
+        if wanted not in (self._ready | self._hopeless) and not self.compiling:
             self._thread = threading.Thread(
                 target=self._prepare, args=(wanted,), name="compiler", daemon=True
             )
