@@ -57,6 +57,8 @@ def get_config() -> config_dict.ConfigDict:
     c.key = ""
     # Open the page in a browser.
     c.browser = True
+    # What the server tells of itself: "text", or "json", an object a line.
+    c.log = "text"
     # A stream of the server's own, which takes a seat and needs no page: "pattern",
     # "camera:0", "screen:640x480+0+0", an address (rtsp://, http://) or a video file.
     # The server ends with it, or after so many seconds of it; 0: not before.

@@ -106,6 +106,7 @@ def test_replicas_take_ports_of_their_own_and_tell_the_door(monkeypatch, tmp_pat
     door = Door()
     fake_serve(monkeypatch, door)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(replicas, "log_to_stderr", lambda form: None)
     monkeypatch.setattr(replicas, "keep_programs", lambda: None)
     monkeypatch.setattr(replicas, "load_model", lambda name: None)
     monkeypatch.setattr(replicas, "encode_text", embed)

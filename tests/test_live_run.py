@@ -1,5 +1,8 @@
 """The command, from its start to SIGTERM, and what ends it before that."""
 
+import datetime
+import json
+import logging
 import os
 import re
 import signal
@@ -21,6 +24,7 @@ from video_clips import counting, write_clip
 
 from mirage_jax.errors import MirageError
 from mirage_jax.live import run
+from mirage_jax.live.log import log_to_stderr
 
 ROOT = Path(__file__).parent.parent
 
@@ -88,7 +92,7 @@ def serve(monkeypatch, tmp_path):
     Returns the addresses that were opened.
     """
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(run, "log_to_stderr", lambda: None)
+    monkeypatch.setattr(run, "log_to_stderr", lambda form: None)
 
     def call(error=None, **changes):
         device, opened = FakeDevice(), []
@@ -136,6 +140,44 @@ def test_a_source_is_served_without_a_browser(serve, capsys, monkeypatch, tmp_pa
     url = r"http://127\.0\.0\.1:\d+"
     assert re.search(rf"^view +{url}/view/source#key=k{{16}}$", told, re.M)
     assert re.search(rf"^MJPEG +{url}/streams/source\.mjpeg\?key=k{{16}}$", told, re.M)
+
+
+@pytest.fixture
+def project_log(monkeypatch):
+    """The project's log without handlers, as a command finds it."""
+    log = logging.getLogger("mirage_jax")
+    monkeypatch.setattr(log, "handlers", [])
+    monkeypatch.setattr(log, "propagate", True)
+    yield log
+    log.setLevel(logging.NOTSET)
+
+
+def test_the_log_is_text_for_people_or_an_object_a_line(project_log, capsys):
+    server = logging.getLogger("mirage_jax.live.session")
+    source = logging.getLogger("mirage_jax.video.network")
+    for form in ("text", "json"):
+        log_to_stderr(form)
+        server.info("a client was refused: %s", "too late\nby far")
+        server.debug("not told")
+        try:
+            raise ValueError("no such thing")
+        except ValueError:
+            source.exception("the source failed")
+    told = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"[\d-]+ [\d:,]+ a client was refused: too late", told[0])
+    refused, failed = map(json.loads, told[-2:])
+    at = datetime.datetime.fromisoformat(refused.pop("time"))
+    assert abs(at - datetime.datetime.now(datetime.UTC)) < datetime.timedelta(minutes=5)
+    assert refused["level"] == "info"
+    assert refused["event"] == "a client was refused: too late\nby far"
+    assert (failed["level"], failed["event"]) == ("error", "the source failed")
+    assert "ValueError: no such thing" in failed["error"]
+
+
+@pytest.mark.parametrize("setting", ["log", "transport"])
+def test_forms_and_transports_that_do_not_exist_are_named(setting):
+    with pytest.raises(MirageError, match=f"{setting}='fax': choose one of"):
+        settings(**{setting: "fax"})
 
 
 def test_a_device_without_room_ends_the_command(serve):

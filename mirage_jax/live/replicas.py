@@ -29,10 +29,10 @@ from mirage_jax.live.certificate import tls_context
 from mirage_jax.live.device import SeatedStreams
 from mirage_jax.live.door import Door, Room
 from mirage_jax.live.engine import Engine
+from mirage_jax.live.log import log_to_stderr
 from mirage_jax.live.run import (
     certificate_files,
     listed_names,
-    log_to_stderr,
     page_url,
     with_fragment,
     with_token,
@@ -61,7 +61,7 @@ class LiveReplica:
     _telling: asyncio.Task[None] | None = None
 
     async def __init__(self, settings: LiveSettings):  # type: ignore[misc]
-        log_to_stderr()
+        log_to_stderr(settings.log)
         keep_programs()
         self._stop = asyncio.Event()
         model = load_model(settings.model)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import ipaddress
-import logging
 import os
 import secrets
 import signal
@@ -26,6 +25,7 @@ from mirage_jax.live.certificate import (
 )
 from mirage_jax.live.device import SeatedStreams
 from mirage_jax.live.engine import Engine
+from mirage_jax.live.log import log_to_stderr
 from mirage_jax.live.outputs import Outputs
 from mirage_jax.live.server import LiveServer
 from mirage_jax.live.settings import LiveSettings
@@ -43,7 +43,7 @@ def run_live(settings: LiveSettings, model: Model) -> None:
       MirageError: the address is taken, the device has no room for the streams, or
         source or sinks cannot be had.
     """
-    log_to_stderr()
+    log_to_stderr(settings.log)
     config = settings.stream(jax.local_devices()[0].platform)
     device = SeatedStreams(model, config, settings.seed)
     openers = sink_openers(
@@ -159,16 +159,3 @@ def _has_screen() -> bool:
     if sys.platform.startswith("linux"):
         return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     return True
-
-
-def log_to_stderr() -> None:
-    """What the server tells of itself goes to stderr, with the time."""
-    log = logging.getLogger("mirage_jax.live")
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    for name in ("aioice", "aiortc"):  # they tell the addresses of clients
-        logging.getLogger(name).setLevel(logging.WARNING)

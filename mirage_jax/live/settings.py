@@ -11,9 +11,10 @@ from typing import Any
 from mirage_jax.errors import MirageError
 from mirage_jax.flow import STEP_COUNTS
 from mirage_jax.live.limits import LiveLimits
+from mirage_jax.live.log import LOG_FORMS
 from mirage_jax.live.shared import is_key
 from mirage_jax.precision import fields_of
-from mirage_jax.ranges import check_names, check_ranges
+from mirage_jax.ranges import check_choices, check_names, check_ranges
 from mirage_jax.stream_config import StreamConfig
 from mirage_jax.text import check_prompt
 from mirage_jax.video.frame_size import check_fit, parse_size
@@ -53,6 +54,7 @@ class LiveSettings:
     certificate: str
     key: str
     browser: bool
+    log: str
     source: str
     source_seconds: float
     source_key: str
@@ -77,11 +79,7 @@ class LiveSettings:
         parse_size(self.size)
         parse_size(self.cpu_size)
         check_prompt(self.prompt)
-        if self.transport not in TRANSPORTS:
-            raise MirageError(
-                f"transport {self.transport!r} is unknown: choose one of "
-                f"{', '.join(TRANSPORTS)}"
-            )
+        check_choices(self, transport=TRANSPORTS, log=LOG_FORMS)
         if self.transport == "webrtc" and not webrtc_installed():
             raise MirageError(
                 "transport webrtc needs aiortc: pip install aiortc, or take auto"
