@@ -6,10 +6,12 @@ Starts the server of configs/live.py at each size, with a seat for every client.
 client plays the demo's clip as its camera, `--rate` frames a second, and sends its
 newest frame as JPEG when the page would: one while the device works, a second shortly
 before it is free. Glass to glass is the time from the moment at which the camera has
-the frame until the styled picture is decoded again; a browser adds its camera's and its
-screen's own delay. With `--recording` each size is measured once more while the first
-client's pictures are written to a file. Writes one JSON file; fails where a client gets
-fewer than two frames, or a recording none.
+the frame until the styled picture is decoded again; a browser adds its camera's and
+its screen's own delay. A frame's time in the engine begins after the source was decoded
+and ends before the picture is encoded; what it is longer than a step is the engine's
+own, and the wait for the step before. With `--recording` each size is measured once
+more while the first client's pictures are written to a file. Writes one JSON file;
+fails where a client gets fewer than two frames, or a recording none.
 """
 
 import asyncio
@@ -95,9 +97,9 @@ def run() -> bool:
     if _RECORDING.value:
         rounds = [(size, on) for size in _SIZES.value for on in (False, True)]
     for size, recording in rounds:
-        seen, warm_up, recorded = asyncio.run(measure(size, recording))
+        seen, warm_up, engine, recorded = asyncio.run(measure(size, recording))
         end = "_recording" if recording else ""
-        found = results_of(f"{size}/{_CLIENTS.value}", seen, warm_up, end)
+        found = results_of(f"{size}/{_CLIENTS.value}", seen, warm_up, engine, end)
         if recording:
             found.append(Result(f"recorded/{size}", recorded, "frames"))
             failed |= not recorded
@@ -128,7 +130,7 @@ def run() -> bool:
 
 
 def results_of(
-    path: str, seen: Sequence[Seen], warm_up: float, end: str = ""
+    path: str, seen: Sequence[Seen], warm_up: float, engine: float, end: str = ""
 ) -> list[Result]:
     """Numbers of one size; `path` is size/clients, `end` is added to their names."""
     delays = 1000 * np.array([delay for one in seen for delay in one.delays] or [1e6])
@@ -142,12 +144,18 @@ def results_of(
         Result(f"glass_to_glass_ms{end}/{path}/p50", float(p50), "ms", low),
         Result(f"glass_to_glass_ms{end}/{path}/p99", float(p99), "ms", low),
         Result(f"fairness{end}/{path}", min(counts) / max(1, *counts), ""),
+        Result(f"engine_ms{end}/{path}", 1000 * engine, "ms", low),
         Result(f"warm_up_s{end}/{path}", warm_up, "s", low),
     ]
 
 
-async def measure(size: str, recording: bool) -> tuple[list[Seen], float, int]:
-    """Runs server and clients: (what each saw, seconds of the warm-up, recorded)."""
+async def measure(size: str, recording: bool) -> tuple[list[Seen], float, float, int]:
+    """Runs server and clients.
+
+    Returns:
+      What each client saw; seconds of the warm-up, and of a frame in the engine, the
+      mean of all; frames recorded.
+    """
     values = live.get_config().to_dict()
     del values["kind"]
     settings = LiveSettings.from_values(
@@ -175,7 +183,8 @@ async def measure(size: str, recording: bool) -> tuple[list[Seen], float, int]:
     stop.set()
     await serving
     with folder:
-        return seen, warm_up, outputs.written
+        in_engine = engine.counters.frame_seconds / max(1, engine.counters.styled)
+        return seen, warm_up, in_engine, outputs.written
 
 
 def read_clip(height: int, width: int) -> list[np.ndarray]:

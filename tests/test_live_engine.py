@@ -204,6 +204,17 @@ def test_statistics_count_frames_a_second():
         stage.engine.turn()
     assert stage.engine.statistics(client).fps == pytest.approx(10, abs=0.6)
     assert stage.engine.governor.step_seconds == pytest.approx(0.05)
+    assert stage.engine.counters.frame_seconds == pytest.approx(60 * 0.05)
+
+
+def test_time_that_a_frame_waits_counts_as_the_engines():
+    stage = Stage(seconds=0.05)
+    client, _ = stage.join()
+    stage.engine.offer(client, source(1))
+    stage.clock.now += 0.1
+    stage.engine.turn()
+    assert stage.engine.counters.frame_seconds == pytest.approx(0.15)
+    assert stage.engine.counters.step_seconds == pytest.approx(0.05)
 
 
 def test_frames_pass_through_while_warming():

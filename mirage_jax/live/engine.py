@@ -319,6 +319,7 @@ class Engine:
         self.counters.styled += 1
         image = with_strength(frame.image, image, client.strength)
         client.sink.frame(StyledFrame(frame.sequence, frame.captured, image))
+        self.counters.frame_seconds += self._clock() - frame.arrived
 
     def _reanchor(self, client: Client) -> None:
         """A picture that no one should see: this stream alone starts anew."""

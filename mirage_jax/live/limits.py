@@ -22,7 +22,12 @@ class LiveLimits:
 
 @dataclasses.dataclass
 class Counters:
-    """Of all clients since the start."""
+    """Of all clients since the start.
+
+    Attributes:
+      frame_seconds: of all styled frames, from the engine's having the source to the
+        client's having the picture.
+    """
 
     joined: int = 0
     refused: int = 0
@@ -33,3 +38,4 @@ class Counters:
     device_errors: int = 0
     steps: int = 0
     step_seconds: float = 0.0
+    frame_seconds: float = 0.0

@@ -40,6 +40,12 @@ def metrics_text(service: Service) -> str:
         ("steps_total", "counter", "Steps on the device.", c.steps),
         ("passes", "gauge", "Denoiser passes of the newest frame.", engine.steps),
         ("step_seconds_total", "counter", "Time of all steps.", c.step_seconds),
+        (
+            "frame_seconds_total",
+            "counter",
+            "Time of styled frames in the engine.",
+            c.frame_seconds,
+        ),
         ("tasks", "gauge", "Of the event loop.", len(asyncio.all_tasks())),
         ("stuck_seconds", "gauge", "Age of the running step.", engine.stuck()),
     )
