@@ -111,6 +111,8 @@ def test_a_typed_prompt_changes_the_picture_within_ten_frames(tab):
     tab.page.keyboard.press("/")
     tab.page.keyboard.press("Control+A")
     tab.page.keyboard.type("an old photograph in sepia")
+    tab.page.keyboard.press("Enter")
+    assert tab.page.input_value("#prompt") == "an old photograph in sepia"
     tab.page.keyboard.press("Escape")
     prompt = tab.until(lambda: tab.heard(Prompt, before))[-1]
     assert prompt.text == "an old photograph in sepia"

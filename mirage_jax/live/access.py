@@ -45,10 +45,6 @@ class Access:
         own = ("localhost", socket.gethostname(), f"{socket.gethostname()}.local")
         self._names = {name.strip().lower() for name in (*own, *names) if name.strip()}
 
-    @property
-    def needs_token(self) -> bool:
-        return bool(self._token)
-
     def token_fits(self, token: str) -> bool:
         """Compares in a time that tells nothing; without a token everything fits."""
         if not self._token:

@@ -13,7 +13,14 @@ export class Prompts {
 
   constructor(connection) {
     this.#connection = connection;
-    for (const id of ["prompt", "other", "amount"]) $(id).oninput = () => this.#changed(id);
+    for (const id of ["prompt", "other", "amount"]) {
+      $(id).oninput = () => this.#changed(id, id === "amount" ? TYPING / 5 : TYPING);
+      $(id).onkeydown = (event) => {
+        if (event.key !== "Enter" || event.isComposing) return;
+        event.preventDefault(); // a prompt is one line, and this one is done
+        this.#changed(id, 0);
+      };
+    }
   }
 
   /** Tells a new connection what the last one knew. */
@@ -47,7 +54,7 @@ export class Prompts {
     this.#say(this.#blend(style.prompt) ?? encode("style", { name: style.name }));
   }
 
-  #changed(id) {
+  #changed(id, pause) {
     clearTimeout(this.#timer);
     if (id !== "amount") $("typed").textContent = "…";
     this.#timer = setTimeout(() => {
@@ -55,7 +62,7 @@ export class Prompts {
       if (id === "prompt") press(null);
       if (!text) return ($("typed").textContent = "");
       this.#say(this.#blend(text) ?? encode("prompt", { text }));
-    }, id === "amount" ? TYPING / 5 : TYPING);
+    }, pause);
   }
 
   /** The message of a prompt between two; null where there is no second one. */
