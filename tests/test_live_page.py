@@ -173,7 +173,7 @@ def test_controls_fit_a_narrow_window_in_both_themes(tab):
     for scheme in ("dark", "light"):
         tab.page.emulate_media(color_scheme=scheme)
         assert tab.page.evaluate("document.documentElement.scrollWidth") == 360
-        for part in ("#strength", "#strength-shown", "#steps"):
+        for part in ("#picker", "#strength", "#strength-shown", "#steps"):
             box = tab.page.locator(part).bounding_box()
             assert box["x"] >= 0 and box["x"] + box["width"] <= 360
             assert box["height"] > 10
@@ -354,9 +354,13 @@ def test_a_stopped_server_is_found_again(live, server):
     assert "Traceback" not in said
     live.until(partial(live.heard, State, before, state="ended", retry=True))
     live.page.locator("#notice", has_text="trying again in").wait_for()
+    live.page.keyboard.press("2")
+    live.page.locator("#badge", has_text="Not restyled").wait_for()
+    live.page.locator("#tags").wait_for(state="hidden")
     server.restart()
     live.shown("Live")
     live.next_pictures(3)
+    live.page.locator("#tags").wait_for()
     # The new server hears what the old one knew.
     live.until(partial(live.heard, Strength, before, amount=0.4))
     live.until(partial(live.heard, Statistics, before, steps=2))

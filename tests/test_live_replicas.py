@@ -235,8 +235,9 @@ def located(door):
     or importlib.util.find_spec("starlette") is None,
     reason="needs Ray Serve: `make test-cluster` installs it",
 )
-def test_two_replicas_on_ray():
+def test_two_replicas_on_ray(monkeypatch):
     """A stream each, side by side; then SIGTERM, and both streams are told."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # one GPU would be too few
     process = subprocess.Popen(
         [
             sys.executable,

@@ -154,8 +154,9 @@ def test_without_ray_its_flag_says_how_to_get_it(monkeypatch):
 
 
 @pytest.fixture
-def sweep_on_ray(tmp_path):
+def sweep_on_ray(tmp_path, monkeypatch):
     """Starts a sweep of the toy on a Ray of this machine; its folder is `toy`."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     processes = []
 
     def start(grid):

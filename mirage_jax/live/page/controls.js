@@ -37,7 +37,7 @@ export class Controls {
 
   /** Says where the server takes other steps than this page wishes, and why. */
   show(used) {
-    const why = used < this.#steps ? "being prepared, or too slow" : "another viewer wants more";
+    const why = used < this.#steps ? "preparing or too slow" : "another viewer wants more";
     $("steps-used").textContent = used === this.#steps ? "" : `now ${used}: ${why}`;
   }
 

@@ -38,6 +38,7 @@ let latency = 0;
 let deviceTime = 0; // milliseconds of a step
 let state = "idle";
 let shown = 0; // sequence of the picture on the stage
+let restyled = null; // whether it is; null where there is none yet
 let grabbing = false;
 let mirrored = true;
 
@@ -120,7 +121,7 @@ everyFrame($("video"), async (captured) => {
 async function send(captured) {
   if (!connection.ready) {
     stage.show(await createImageBitmap(picture()), null);
-    return;
+    return label(false);
   }
   if (connection.video) return picture(); // a track of the canvas carries it
   const now = performance.now();
@@ -175,7 +176,7 @@ async function showPicture(message) {
   stage.show(before, styled);
   const delay = performance.now() - message.captured;
   latency = latency ? latency + 0.1 * (delay - latency) : delay;
-  showBadge(message.styled);
+  label(message.styled);
 }
 
 // By WebRTC: the canvas is the camera, and a <video> has the result.
@@ -196,11 +197,14 @@ everyFrame($("remote"), async () => {
   // The source is the newest one: its own is a moment older.
   const [before, styled] = await Promise.all([createImageBitmap(grab), createImageBitmap($("remote"))]);
   stage.show(before, styled);
-  showBadge(state === "ready");
+  label(state === "ready");
 });
 
-function showBadge(styled) {
-  $("badge").hidden = styled && !recorder.active;
+/** Says of the picture on the stage what it does not show by itself. */
+function label(styled) {
+  restyled = styled;
+  $("tags").hidden = stage.view !== "split" || !styled;
+  $("badge").hidden = styled !== false && !recorder.active;
   $("badge").textContent = recorder.active ? "Recording" : "Not restyled yet";
   $("badge").dataset.kind = recorder.active ? "recording" : "";
 }
@@ -280,8 +284,8 @@ function setView(view) {
   stage.view = view;
   document.querySelectorAll("[data-view]").forEach((button) => button.setAttribute("aria-pressed", button.dataset.view === view));
   $("wipe").hidden = view !== "wipe";
-  $("tags").hidden = view !== "split";
   stage.draw();
+  label(restyled);
 }
 
 function setMirror(on) {
@@ -298,7 +302,7 @@ function record() {
   else recorder.start(stage.canvas, (blob, ending) => download(blob, `mirage-${stamp()}.${ending}`));
   $("record").setAttribute("aria-pressed", recorder.active);
   $("record-text").textContent = recorder.active ? "Stop" : "Record";
-  showBadge(true);
+  label(restyled);
 }
 
 /** The server ends a recording with the connection. */
