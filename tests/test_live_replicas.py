@@ -253,7 +253,7 @@ def test_two_replicas_on_ray(monkeypatch):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    killer = threading.Timer(300, process.kill)
+    killer = threading.Timer(500, process.kill)  # Ray starts for long where others work
     killer.start()
     try:
         assert process.stdout is not None

@@ -160,9 +160,10 @@ def sweep_on_ray(tmp_path, monkeypatch):
     processes = []
 
     def start(grid):
-        command = [sys.executable, "-m", "experiments.sweep", f"--out={tmp_path}"]
-        command += ["--script=tests.toy_experiment", "--base=--out={folder}"]
-        command += ["--metric=distance", "--ray=local", "--workers=2", f"--grid={grid}"]
+        command = [sys.executable, "-m", "experiments.sweep", "--name=toy"]
+        command += [f"--out={tmp_path}", "--script=tests.toy_experiment"]
+        command += ["--base=--out={folder}", "--metric=distance"]
+        command += ["--ray=local", "--workers=2", f"--grid={grid}"]
         pipes: dict[str, Any] = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         processes.append(subprocess.Popen(command, cwd=ROOT, text=True, **pipes))
         return processes[-1], tmp_path / "toy"
