@@ -53,7 +53,7 @@ class ScriptOp:
 
     def __init__(self, above):
         self.inputs, self.shown = [self], []
-        self.pixels = np.zeros((SIDE, SIDE, 4), np.float32)
+        self.pixels: np.ndarray | None = np.zeros((SIDE, SIDE, 4), np.float32)
         self.pixels[SIDE // 2 :] = above / 255
 
     def numpyArray(self, delayed):
