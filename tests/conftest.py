@@ -4,6 +4,7 @@ They are environment variables, set before JAX is imported, so that programs sta
 by a test run under the same ones.
 """
 
+import gc
 import importlib.metadata
 import os
 import random
@@ -25,14 +26,21 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") == "1":
     # What is left is halved where no fusion is lowered through MLIR, which JAX 0.10 can
-    # do without; later ones end at a flag that they do not know.
+    # do without; later ones end at a flag that they do not know. To cut a program into
+    # parts for many cores costs time that the workers of the suite do not have.
     if importlib.metadata.version("jaxlib").startswith("0.10."):
-        os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+        flags_of_xla = "--xla_cpu_use_fusion_emitters=false"
+        flags_of_xla += " --xla_cpu_parallel_codegen_split_count=1"
+        os.environ.setdefault("XLA_FLAGS", flags_of_xla)
 # The second run of the suite, and the second worker, find the programs compiled.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 # [B, T] + [T] is almost always a mistake in code whose axes all have names.
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+
+# Traced programs are many small objects that live: looking through them for rubbish as
+# often as Python does takes a tenth of the time.
+gc.set_threshold(100_000, 50, 100)
 
 hypothesis.settings.register_profile(
     "reproducible", derandomize=True, deadline=None, database=None
