@@ -20,6 +20,8 @@ from mirage_jax.denoiser import init_denoiser
 from mirage_jax.device_weights import FLOAT32
 
 Params = dict[str, Any]
+FEW = 2**16
+"""Arrays of so few numbers come out of one draw: each draw takes long to compile."""
 
 
 @partial(jax.jit, static_argnums=(1, 2))
@@ -36,21 +38,27 @@ def random_params(key: Array, model: ModelConfig, dtype: str) -> Params:
         }
     )
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
-    keys = jax.random.split(key, len(leaves))
-    drawn = [
-        _draw(key, [entry.key for entry in path], leaf.shape, dtype)
-        for key, (path, leaf) in zip(keys, leaves, strict=True)
-    ]
+    few_key, *keys = jax.random.split(key, 1 + len(leaves))
+    few = sum(leaf.size for _, leaf in leaves if leaf.size <= FEW)
+    pool = jax.random.normal(few_key, (few,))
+    drawn, taken = [], 0
+    for one_key, (path, leaf) in zip(keys, leaves, strict=True):
+        names = [entry.key for entry in path]
+        kind = jnp.float32 if names[-1] in FLOAT32 else jnp.dtype(dtype)
+        if leaf.size <= FEW:
+            normal = pool[taken : taken + leaf.size].reshape(leaf.shape).astype(kind)
+            taken += leaf.size
+        else:
+            normal = jax.random.normal(one_key, leaf.shape, kind)
+        drawn.append(_scaled(normal, names))
     return jax.tree_util.tree_unflatten(tree, drawn)
 
 
-def _draw(key: Array, names: list[str], shape: tuple[int, ...], dtype: str) -> Array:
-    name = names[-1]
-    kind = jnp.float32 if name in FLOAT32 else jnp.dtype(dtype)
-    normal = jax.random.normal(key, shape, kind)
-    if name == "kernel":
-        inputs = shape["blocks" in names : -1]  # those of blocks are stacked by layer
+def _scaled(normal: Array, names: list[str]) -> Array:
+    """As the array of this name should be spread."""
+    if names[-1] == "kernel":
+        inputs = normal.shape["blocks" in names : -1]  # blocks are stacked by layer
         return normal * math.prod(inputs) ** -0.5
-    if name in ("q_scale", "k_scale", "spread"):
+    if names[-1] in ("q_scale", "k_scale", "spread"):
         return 1 + 0.1 * normal
     return 0.3 * normal
