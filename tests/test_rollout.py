@@ -26,7 +26,8 @@ from mirage_jax.training.rollout import (
 
 MODEL = toy_model.MODEL
 FRAMES, STREAMS = 7, 2
-CLEAN = HistoryAugmentation(probability=0.0)
+# How many frames it is for is an operand below: one program is clean and dirty.
+DIRT = HistoryAugmentation(repeat=0.0, drop=0.0)
 MODES = [("lagged", 2), ("merged", 2), ("clean", 1)]
 
 
@@ -45,13 +46,13 @@ ARRIVED[1, 4:] = False
 ANCHORED = np.array([True, False])
 
 
-def unrolled(mode: tuple[str, int], history: HistoryAugmentation = CLEAN) -> Any:
-    """(denoiser weights, source latents) -> styled latents of frames 0, 5 and 6."""
+def unrolled(mode: tuple[str, int]) -> Any:
+    """(weights, source latents, share of `DIRT`) -> styled frames 0, 5 and 6."""
     rollout = RollOut(*mode, opening=1, closing=2, anchored=0.5)
     stream = training_stream(rollout, SIDE, STREAMS, jnp.float32)
     prompt = toy_model.prompts(STREAMS)
 
-    def run(weights, source):
+    def run(weights, source, dirty=0.0):
         return roll_out(
             weights,
             open_stream(
@@ -65,22 +66,23 @@ def unrolled(mode: tuple[str, int], history: HistoryAugmentation = CLEAN) -> Any
             model=MODEL,
             stream=stream,
             rollout=rollout,
-            history=history,
+            history=dataclasses.replace(DIRT, probability=dirty),
         )
 
     return run
 
 
 @functools.cache
-def program(mode: tuple[str, int], history: HistoryAugmentation = CLEAN) -> Any:
-    return compiled(unrolled(mode, history), toy_model.params()["denoiser"], latents())
+def program(mode: tuple[str, int]) -> Any:
+    """`unrolled`, compiled once for all tests."""
+    return compiled(unrolled(mode), toy_model.params()["denoiser"], latents(), 0.0)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: f"{mode[0]}/{mode[1]}")
 def test_a_roll_out_is_the_stream(mode):
     """Stream by stream, for an anchored one and one that goes on in free run."""
     weights, source = toy_model.params(), latents()
-    found = program(mode)(weights["denoiser"], source)
+    found = program(mode)(weights["denoiser"], source, 0.0)
     for number in range(STREAMS):
         stream = toy_model.settings(
             steps=mode[1],
@@ -132,16 +134,14 @@ def test_gradients_stay_within_a_frame_but_history_matters(slopes):
     run = program(("lagged", 2))
     changed = source.copy()
     changed[:, -2] += 1.0
-    difference = run(weights, changed)[0, -1] - run(weights, source)[0, -1]
+    difference = run(weights, changed, 0.0)[0, -1] - run(weights, source, 0.0)[0, -1]
     assert np.abs(difference).max() > 1e-3
 
 
 def test_corrupted_history_reaches_the_frames_after_it():
     weights, source = toy_model.params()["denoiser"], latents()
-    dirty = HistoryAugmentation(probability=1.0, repeat=0.0, drop=0.0)
-    clean, found = (
-        program(("lagged", 2), history)(weights, source) for history in (CLEAN, dirty)
-    )
+    run = program(("lagged", 2))
+    clean, found = (run(weights, source, dirty) for dirty in (0.0, 1.0))
     np.testing.assert_allclose(found[:, 0], clean[:, 0], atol=1e-5)
     assert (np.abs(found - clean)[:, 1:].max(axis=(2, 3, 4)) > 1e-3).all()
 
