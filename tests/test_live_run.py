@@ -79,7 +79,7 @@ def begin_and_end(model, number, wait_until_ready):
 
 def health(url):
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:  # it may be compiling
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from mirage_jax import text
 from mirage_jax.errors import MirageError
 
+# Of the original encoder: experiments/make_text_reference.py writes it.
 REFERENCE = Path(__file__).parent / "data" / "text_reference.json"
 
 # Two float32 programs differ by about 1e-7 in a component (they are about 0.05): sums
