@@ -84,6 +84,8 @@ class Stack:
 class Program:
     """About `wanted` calls of a step: all sets in turn, at least eight a round.
 
+    (Where fewer are wanted, fewer are a round, which is quicker to compile.)
+
     Sets of operands that together exceed the L2 cache keep it cold, as it is between
     the layers of a model. They are separate arguments, or a `Stack` where a model has
     one too: whether a set is read there in place or copied out of it is then part of
@@ -102,7 +104,7 @@ class Program:
 
     @property
     def _round(self) -> list[int]:
-        return list(range(self.sets)) * max(1, -(-8 // self.sets))
+        return list(range(self.sets)) * max(1, -(-min(8, self.wanted) // self.sets))
 
     @property
     def _rounds(self) -> int:
