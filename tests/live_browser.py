@@ -24,7 +24,7 @@ from mirage_jax.live.protocol import (
 
 ROOT = Path(__file__).parent.parent
 SIDE = 64
-PATIENCE = 60_000  # milliseconds; a model is compiled on a busy machine
+PATIENCE = 120_000  # milliseconds; a model is compiled on a busy machine
 CLIP = ROOT / "mirage_jax" / "assets" / "big_buck_bunny.mp4"
 
 
@@ -68,7 +68,7 @@ class Server:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        self.killer = threading.Timer(300, self.process.kill)  # the reads below end
+        self.killer = threading.Timer(900, self.process.kill)  # the reads below end
         self.killer.start()
         self.lines: list[str] = []
         output = self.process.stdout
