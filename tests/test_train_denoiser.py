@@ -318,6 +318,7 @@ def test_the_script_trains_on_roll_outs_and_writes(tmp_path):
         "minutes": "0.0",
         "steps": "4",
         "log_every": "2",
+        "picture_every": "0",  # the tutorial of own styles draws them
         "workdir": str(tmp_path),
     }
     command = [sys.executable, "-m", "experiments.train_denoiser"]
