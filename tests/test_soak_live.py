@@ -52,7 +52,7 @@ def soak(monkeypatch):
     import experiments.soak_live as script
 
     script = importlib.reload(script)  # flag names are shared among scripts
-    short = ["--fair_seconds=1", "--silence=0.3", "--visits=24", "--hostile=48"]
+    short = ["--fair_seconds=2", "--silence=0.3", "--visits=24", "--hostile=48"]
     flags.FLAGS(["soak_live", "--clients=8", "--rate=50", *short])
     monkeypatch.setattr("live_server.FakeDevice", Echo)
     return script
