@@ -16,6 +16,7 @@ from mirage_jax.errors import MirageError
 
 STOPPING_S = 120  # for a stopped run to save what it has
 _POLL_S = 0.05
+_AGAIN_S = 3  # until a task of Ray's that still runs is cancelled once more
 
 
 class Workers(Protocol):
@@ -129,10 +130,12 @@ def run_to_end(arguments: list[str], folder: Path, root: str) -> Outcome:
         while (status := process.poll()) is None:
             time.sleep(_POLL_S)
     except BaseException:
+        again = signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal_group(process, signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOPPING_S)
         signal_group(process, signal.SIGKILL)
+        signal.signal(signal.SIGINT, again)
         raise
     return Outcome(status, time.monotonic() - began)
 
@@ -200,11 +203,12 @@ class RayWorkers:
             return run, Outcome(1, time.monotonic() - began)
 
     def stop(self) -> list[tuple[Run, Outcome]]:
-        tasks = list(self._busy)
-        for task in tasks:
-            self._ray.cancel(task)
-        if tasks:
-            self._ray.wait(tasks, num_returns=len(tasks), timeout=STOPPING_S)
+        deadline = time.monotonic() + STOPPING_S
+        left = list(self._busy)
+        while left and time.monotonic() < deadline:
+            for task in left:  # an interrupt gets lost now and then
+                self._ray.cancel(task)
+            _, left = self._ray.wait(left, num_returns=len(left), timeout=_AGAIN_S)
         return [
             (run, Outcome(None, time.monotonic() - began))
             for run, began in self._busy.values()

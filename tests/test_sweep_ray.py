@@ -118,6 +118,18 @@ def test_stopping_a_cluster_cancels_its_tasks(cluster, run):
     assert outcome.exit_status is None and len(module.cancelled) == 1
 
 
+def test_a_lost_cancellation_is_given_again(cluster, run, monkeypatch):
+    module, workers = cluster()
+    monkeypatch.setattr(
+        module,
+        "wait",
+        lambda tasks, **_: ([], tasks) if len(module.cancelled) < 3 else (tasks, []),
+    )
+    workers.start(run)
+    [(stopped, _)] = workers.stop()
+    assert stopped == run and len(module.cancelled) == 3
+
+
 def test_an_interrupted_task_lets_its_run_save(run, monkeypatch):
     """As Ray does it: with Ctrl-C masked, an exception between two instructions."""
     monkeypatch.chdir(ROOT)
