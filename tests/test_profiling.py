@@ -194,12 +194,15 @@ def test_training_is_profiled_under_the_numbers_of_its_steps(tmp_path):
 @pytest.mark.parametrize("name", ["train_codec", "train_denoiser"])
 def test_trainings_refuse_the_folder_before_they_load(tmp_path, monkeypatch, name):
     module = importlib.import_module(f"configs.{name}")
-    script = {"train_codec": train_codec, "train_denoiser": train_denoiser}[name]
+    script, loader = {
+        "train_codec": (train_codec, "model_config"),
+        "train_denoiser": (train_denoiser, "load_stage"),
+    }[name]
     (tmp_path / "file").touch()
     config = module.get_config()
     assert config.profile_dir == ""
     config.profile_dir = str(tmp_path / "file")
-    monkeypatch.setattr(script, "model_config", lambda _: pytest.fail())
+    monkeypatch.setattr(script, loader, lambda _: pytest.fail())
     with pytest.raises(MirageError, match="cannot write .*file"):
         script.run(config)
 
