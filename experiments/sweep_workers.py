@@ -16,7 +16,6 @@ from mirage_jax.errors import MirageError
 
 STOPPING_S = 120  # for a stopped run to save what it has
 _POLL_S = 0.05
-_AGAIN_S = 3  # until a task of Ray's that still runs is cancelled once more
 
 
 class Workers(Protocol):
@@ -121,7 +120,9 @@ def run_to_end(arguments: list[str], folder: Path, root: str) -> Outcome:
     """A Ray task: one run in the folder `root`; interrupted, it interrupts the run."""
     os.chdir(root)
     began = time.monotonic()
-    # Ray blocks Ctrl-C in its workers, and a process inherits that from its parent.
+    # Ray interrupts a task by Ctrl-C's handler, and there is none where a shell's & has
+    # started the cluster. It also blocks Ctrl-C, which a process inherits.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     masked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     process = start_process(arguments, folder, {})
     signal.pthread_sigmask(signal.SIG_SETMASK, masked)
@@ -130,13 +131,13 @@ def run_to_end(arguments: list[str], folder: Path, root: str) -> Outcome:
         while (status := process.poll()) is None:
             time.sleep(_POLL_S)
     except BaseException:
-        again = signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal_group(process, signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOPPING_S)
         signal_group(process, signal.SIGKILL)
-        signal.signal(signal.SIGINT, again)
         raise
+    finally:
+        signal.signal(signal.SIGINT, handler)
     return Outcome(status, time.monotonic() - began)
 
 
@@ -203,12 +204,11 @@ class RayWorkers:
             return run, Outcome(1, time.monotonic() - began)
 
     def stop(self) -> list[tuple[Run, Outcome]]:
-        deadline = time.monotonic() + STOPPING_S
-        left = list(self._busy)
-        while left and time.monotonic() < deadline:
-            for task in left:  # an interrupt gets lost now and then
-                self._ray.cancel(task)
-            _, left = self._ray.wait(left, num_returns=len(left), timeout=_AGAIN_S)
+        tasks = list(self._busy)
+        for task in tasks:
+            self._ray.cancel(task)
+        if tasks:
+            self._ray.wait(tasks, num_returns=len(tasks), timeout=STOPPING_S)
         return [
             (run, Outcome(None, time.monotonic() - began))
             for run, began in self._busy.values()
