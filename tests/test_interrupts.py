@@ -22,9 +22,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 raise_dropped_interrupts()
 gc.callbacks.append(callback)
-gc.collect()
-print("collected", flush=True)
 try:
+    gc.collect()
     time.sleep(60)
 except KeyboardInterrupt:
     sys.exit(130)
@@ -39,7 +38,6 @@ def test_a_signal_in_a_callback_of_the_collector_is_not_lost(number):
         text=True,
         timeout=50,
     )
-    assert result.stdout == "collected\n"
     assert result.stderr == ""
     assert result.returncode == 128 + number
 
