@@ -65,12 +65,12 @@ def _forward(forward: Forward, *operands: Any) -> tuple[Array, Any]:
     def one(stack: Array) -> Array:
         return jax.lax.dynamic_index_in_dim(stack, layer, 0, keepdims=False)
 
-    saved = q, one(k_slots), one(v_slots), slot_bias, layer, written
-    return attend_written(forward, *operands), saved
+    saved = q, one(k_slots), one(v_slots), slot_bias, layer, written.starts
+    return forward(q, k_slots, v_slots, slot_bias, layer=layer), saved
 
 
 def _backward(forward: Forward, saved: Any, slope: Array) -> tuple[Any, ...]:
-    q, k, v, slot_bias, layer, written = saved
+    q, k, v, slot_bias, layer, starts = saved
 
     def again(q: Array, k: Array, v: Array, slot_bias: Array) -> Array:
         bias = jax.lax.dynamic_index_in_dim(slot_bias, layer, 0, keepdims=False)
@@ -78,13 +78,12 @@ def _backward(forward: Forward, saved: Any, slope: Array) -> tuple[Any, ...]:
 
     _, pull = jax.vjp(again, q, k, v, slot_bias)
     of_q, of_k, of_v, of_bias = pull(slope)
-    tokens = q.shape[1] // written.starts.shape[0]
-    prompt_tokens = written.prompt_k.shape[1]
+    tokens = q.shape[1] // starts.shape[0]
+    prompt_tokens = k.shape[1] - (slot_bias.shape[-1] - 1) * tokens
 
     def of_frames(x: Array) -> Array:
         frames = [
-            jax.lax.dynamic_slice_in_dim(x, start, tokens, axis=1)
-            for start in written.starts
+            jax.lax.dynamic_slice_in_dim(x, start, tokens, axis=1) for start in starts
         ]
         return jnp.concatenate(frames, axis=1)
 
