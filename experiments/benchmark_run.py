@@ -109,7 +109,8 @@ class Run:
                 continue
             if self._check(s, step, exact):
                 self._steps[row] = step
-                self.add(planned_memory(step).to_results(row))
+                planned = planned_memory(*step.stages.values())
+                self.add(planned.to_results(row))
                 self._time(s, step, transfers)
             else:
                 self.wrong.append(row)

@@ -17,11 +17,12 @@ import jax.numpy as jnp
 from absl import app, flags
 
 from experiments.command import command
-from experiments.program_counts import count_program
+from experiments.program_counts import count_program, total
 from experiments.random_model import random_params
 from mirage_jax.config import TEXT_WIDTH, ModelConfig, model_config
 from mirage_jax.device_weights import device_weights
 from mirage_jax.errors import MirageError
+from mirage_jax.frame_step import FrameStep
 from mirage_jax.results import Result, device_setup, write_results
 from mirage_jax.stream import make_step, open_stream
 from mirage_jax.stream_config import DTYPES, StreamConfig
@@ -32,7 +33,7 @@ _SIDE = flags.DEFINE_integer("side", 64, "Of the square frame, pixels.")
 _PROGRAMS = flags.DEFINE_list(
     "programs",
     ["float32/merged/1", "float32/lagged/2", "int8/merged/1"],
-    "Stream steps as precision/commit/steps.",
+    "Stream steps as precision/commit/steps; all programs of one count together.",
 )
 _OUT = flags.DEFINE_string(
     "out",
@@ -48,7 +49,8 @@ def run() -> None:
     results: list[Result] = []
     for path in _PROGRAMS.value:
         stream = stream_of(path, _SIDE.value)
-        found = count_program(path, compile_step(model, stream))
+        programs = compile_step(model, stream).stages.values()
+        found = total([count_program(path, program) for program in programs])
         for result in found:
             print(f"{result.name}: {result.value:g} {result.unit}".rstrip())
         results += found
@@ -77,7 +79,7 @@ def stream_of(path: str, side: int) -> StreamConfig:
     return StreamConfig(side, side, commit=rest[0], steps=int(rest[1]), **kind)
 
 
-def compile_step(model: ModelConfig, stream: StreamConfig) -> Any:
+def compile_step(model: ModelConfig, stream: StreamConfig) -> FrameStep:
     """The step that a driver of this stream runs, compiled from shapes alone."""
 
     def weights() -> Any:
@@ -91,7 +93,7 @@ def compile_step(model: ModelConfig, stream: StreamConfig) -> Any:
     params = jax.eval_shape(weights)
     shape = (stream.batch, stream.height, stream.width, 3)
     source = jax.ShapeDtypeStruct(shape, jnp.uint8)
-    step: Any = make_step(model, stream)
+    step = make_step(model, stream)
     return step.lower(params, jax.eval_shape(state, params), source).compile()
 
 

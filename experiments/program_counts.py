@@ -1,7 +1,8 @@
 """What a compiled program consists of: numbers that no machine's speed can change."""
 
+import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mirage_jax.results import Result
@@ -69,6 +70,14 @@ def count_program(path: str, compiled: Any) -> list[Result]:
             "higher" if name == "donated_buffers" else "lower",
         )
         for name, value in counts.items()
+    ]
+
+
+def total(counts: Sequence[Sequence[Result]]) -> list[Result]:
+    """Counts of the same names of several programs, added up."""
+    return [
+        dataclasses.replace(same[0], value=sum(one.value for one in same))
+        for same in zip(*counts, strict=True)
     ]
 
 

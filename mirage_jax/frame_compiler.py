@@ -1,9 +1,9 @@
 """How the program of a frame is compiled: what XLA is asked for, layers in a loop."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -73,6 +73,22 @@ def _dense_backend(model: ModelConfig, stream: StreamConfig) -> str | None:
     return backend_of(layer, (stream.batch, frames, tokens, 4 * c.width))
 
 
+@functools.cache
+def load_convolutions() -> None:
+    """Has cuDNN load what it needs before a convolution of a graph is the first one.
+
+    It cannot load while XLA records a graph, and a program out of JAX's cache begins
+    with that: its first frame failed with CUDNN_STATUS_EXECUTION_FAILED.
+    """
+    picture = jnp.ones((1, 64, 64, 32), jnp.bfloat16)
+    filters = jnp.ones((32, 3, 3, 32), jnp.bfloat16)
+    order = ("NHWC", "OHWI", "NHWC")
+    found = jax.lax.conv_general_dilated(
+        picture, filters, (1, 1), "SAME", dimension_numbers=order
+    )
+    jax.block_until_ready(found)
+
+
 def frame_program(
     call: Callable[..., Any],
     model: ModelConfig,
@@ -82,15 +98,18 @@ def frame_program(
     """`jax.jit` of call(..., model=model, stream=stream), which computes one frame.
 
     Args:
-      call: `stream_step`, or something like it.
+      call: a stage of the step, or something like it.
       model: sizes.
       stream: how it runs; it is `settled` here.
       donate: numbers of the operands that are given up.
     """
     stream = settled(model, stream)
+    options = frame_options(loop=not stream.unrolled)
+    if options is not None:
+        load_convolutions()
     return jax.jit(
-        partial(call, model=model, stream=stream),
+        functools.partial(call, model=model, stream=stream),
         donate_argnums=donate,
         keep_unused=True,  # also what is only written needs its place
-        compiler_options=frame_options(loop=not stream.unrolled),
+        compiler_options=options,
     )

@@ -4,9 +4,10 @@
     step = make_step(model, stream)
     state, styled = step(params, state, source)
 
-`stream_step` does everything a frame needs in one program: bytes to floats, encode,
-the denoiser's passes, the commit to the frame cache, decode, floats to bytes. All
-shapes are fixed; streams of a batch never see each other.
+`stream_step` is everything that a frame needs: bytes to floats, encode, the denoiser's
+passes, the commit to the frame cache, decode, floats to bytes. `make_step` compiles it
+for a frame at a time, `make_scan` for a clip. All shapes are fixed; streams of a batch
+never see each other.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ from mirage_jax.cache import FrameCache
 from mirage_jax.config import TEXT_WIDTH, ModelConfig
 from mirage_jax.denoiser import Condition, condition, denoise_frame, prompt_slots
 from mirage_jax.frame_compiler import frame_options, frame_program
+from mirage_jax.frame_step import FrameStep
 from mirage_jax.monitor import Monitor, new_monitor
 from mirage_jax.pixels import to_bytes, to_floats
 from mirage_jax.stream_config import StreamConfig
@@ -303,24 +305,75 @@ def stream_step(
     Returns:
       The next state and the styled frames.
     """
-    if source.shape != (stream.batch, stream.height, stream.width, 3):
-        raise ValueError(f"{source.shape=} does not fit {stream=}")
-    latent = encode_frame(params, model, stream, source)
-    state = style_latent(params, state, latent, arrived, model=model, stream=stream)
-    return state, decode_frame(params, model, stream, state.styled)
+    how: Any = {"model": model, "stream": stream}
+    latent = encoded(params["codec"], source, **how)
+    state = denoised(params["denoiser"], state, latent, arrived, **how)
+    return state, decoded(params["codec"], state.styled, source, **how)
 
 
 def make_step(
-    model: ModelConfig, stream: StreamConfig
-) -> Callable[..., tuple[StreamState, Array]]:
+    model: ModelConfig,
+    stream: StreamConfig,
+    show: Callable[..., Any] | None = None,
+) -> FrameStep:
     """`stream_step` for fixed configurations, compiled; state and source are donated.
 
     The styled frame takes the source's place in the device's memory, and the state its
     own: all addresses of a stream stay as they are, and a CUDA graph of its frame need
     not be changed before it is started. A source from the host may be used again, one
     on the device is gone.
+
+    Args:
+      model: sizes.
+      stream: how it runs.
+      show: takes the place of `decoded`, and gives what the step returns beside the
+        state, with a picture in it.
     """
-    return frame_program(stream_step, model, stream, donate=(1, 2))
+    return FrameStep(
+        encode=frame_program(encoded, model, stream, donate=()),
+        style=frame_program(denoised, model, stream, donate=1),
+        decode=frame_program(show or decoded, model, stream, donate=2),
+    )
+
+
+def encoded(
+    codec: Params,
+    source: UInt8[Array, "B H W 3"],
+    *,
+    model: ModelConfig,
+    stream: StreamConfig,
+) -> Float[Array, "B h w C"]:
+    """The first stage of a `FrameStep`."""
+    if source.shape != (stream.batch, stream.height, stream.width, 3):
+        raise ValueError(f"{source.shape=} does not fit {stream=}")
+    return encode_frame({"codec": codec}, model, stream, source)
+
+
+def denoised(
+    denoiser: Params,
+    state: StreamState,
+    latent: Float[Array, "B h w C"],
+    arrived: Bool[Array, " B"] | None = None,
+    *,
+    model: ModelConfig,
+    stream: StreamConfig,
+) -> StreamState:
+    """The second stage of a `FrameStep`."""
+    params = {"denoiser": denoiser}
+    return style_latent(params, state, latent, arrived, model=model, stream=stream)
+
+
+def decoded(
+    codec: Params,
+    styled: Float[Array, "B h w C"],
+    source: UInt8[Array, "B H W 3"],
+    *,
+    model: ModelConfig,
+    stream: StreamConfig,
+) -> UInt8[Array, "B H W 3"]:
+    """The last stage of a `FrameStep`; the picture takes the place of `source`."""
+    del source
+    return decode_frame({"codec": codec}, model, stream, styled)
 
 
 def make_scan(

@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -158,8 +157,8 @@ def test_scopes_leave_the_program_as_it_is(monkeypatch, unroll):
     state = toy_model.start(stream)
 
     def lowered():
-        step: Any = make_step(toy_model.MODEL, stream)
-        return step.lower(toy_model.params(), state, source)
+        step = make_step(toy_model.MODEL, stream)
+        return step.lower(toy_model.params(), state, source).style
 
     named = lowered()
     assert "pass_1" in named.as_text(debug_info=True)

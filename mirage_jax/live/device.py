@@ -16,16 +16,16 @@ from mirage_jax.config import TEXT_WIDTH, ModelConfig
 from mirage_jax.denoiser import Condition
 from mirage_jax.device_memory import exhaustion_explained
 from mirage_jax.device_weights import held_weights
-from mirage_jax.frame_compiler import frame_program
 from mirage_jax.monitor import sound
 from mirage_jax.stream import (
     Params,
     StreamState,
+    decoded,
+    make_step,
     open_stream,
     reset,
     schedule,
     set_prompt,
-    stream_step,
 )
 from mirage_jax.stream_config import StreamConfig
 from mirage_jax.weights import Model
@@ -68,7 +68,7 @@ class Device(Protocol):
 
 
 class _Program(NamedTuple):
-    """Frames of some number of steps, compiled: `checked_step` and its schedule."""
+    """Frames of some number of steps, compiled: their step and its schedule."""
 
     step: Any
     schedule: Any
@@ -138,8 +138,7 @@ class SeatedStreams:
             return
         model, config = self._model.config, self._config
         config = dataclasses.replace(config, steps=steps)
-        # What is given up is what `stream.make_step` takes, and why.
-        step = frame_program(checked_step, model, config, donate=(1, 2))
+        step = make_step(model, config, show=checked)
         planned = jax.jit(partial(schedule, model=model, stream=config))
         prompts = jax.ShapeDtypeStruct((self.seats, TEXT_WIDTH), jnp.float32)
         key = jax.random.key(self._seed)
@@ -167,10 +166,10 @@ class SeatedStreams:
         if given is None:
             given = program.schedule(self._params["denoiser"])
         state = dataclasses.replace(state, schedule=given)
-        state, styled, healthy = program.step(self._params, state, images, arrived)
+        state, shown = program.step(self._params, state, images, arrived)
         self._schedules[steps] = state.schedule
         self._state = dataclasses.replace(state, schedule=_ELSEWHERE)
-        return jax.device_get((styled, healthy))
+        return jax.device_get(shown)
 
     def _fresh(self, prompts: Prompts) -> StreamState:
         key = jax.random.key(self._seed)
@@ -185,20 +184,17 @@ class SeatedStreams:
         return state
 
 
-def checked_step(
-    params: Params,
-    state: StreamState,
+def checked(
+    codec: Params,
+    styled: Float[Array, "B h w C"],
     source: UInt8[Array, "B H W 3"],
-    arrived: Bool[Array, " B"],
     *,
     model: ModelConfig,
     stream: StreamConfig,
-) -> tuple[StreamState, UInt8[Array, "B H W 3"], Bool[Array, " B"]]:
-    """`stream_step`, and for each stream whether its latent is finite and not loud."""
-    state, styled = stream_step(
-        params, state, source, arrived, model=model, stream=stream
-    )
-    return state, styled, sound(state.styled)
+) -> tuple[UInt8[Array, "B H W 3"], Bool[Array, " B"]]:
+    """`decoded`, and for each stream whether its latent is finite and not loud."""
+    picture = decoded(codec, styled, source, model=model, stream=stream)
+    return picture, sound(styled)
 
 
 def renewed(

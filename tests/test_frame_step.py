@@ -1,0 +1,65 @@
+"""The chain of programs that makes a frame is the step itself, in parts."""
+
+import jax
+import numpy as np
+import pytest
+import toy_model
+from toy_model import MODEL, frames, params, settings, start
+
+from mirage_jax import frame_compiler
+from mirage_jax.frame_compiler import load_convolutions
+from mirage_jax.frame_step import of_decoder, of_encoder
+from mirage_jax.stream import decoded, make_step, stream_step
+
+
+@pytest.mark.parametrize("change", [{}, {"commit": "lagged", "steps": 2}])
+def test_the_chain_makes_the_pictures_of_the_step(change):
+    stream, clip = settings(**change), frames(4)
+    whole = jax.jit(stream_step, static_argnames=("model", "stream"))
+    step, held = toy_model.step_of(stream), toy_model.weights(stream)
+    apart, together = start(stream), start(stream)
+    for source in clip:
+        apart, found = step(held, apart, source, np.ones(1, bool))
+        together, wanted = whole(held, together, source, model=MODEL, stream=stream)
+        # Compiled apart, the last bit of a latent may differ, and so a byte by one.
+        np.testing.assert_allclose(
+            np.asarray(found, int), np.asarray(wanted, int), atol=1
+        )
+    np.testing.assert_allclose(apart.cache.k, together.cache.k, atol=1e-4)
+
+
+def test_a_stage_gets_the_weights_that_it_reads_and_no_others():
+    held = params()
+    assert set(of_encoder(held)) | set(of_decoder(held)) == set(held["codec"])
+    assert "decoder" not in of_encoder(held) and "encoder" not in of_decoder(held)
+    lowered = make_step(MODEL, settings()).lower(held, start(settings()), frames(1)[0])
+    counts = {
+        name: len(jax.tree.leaves(stage.in_avals))
+        for name, stage in lowered.stages.items()
+    }
+    assert counts["encode"] == len(jax.tree.leaves(of_encoder(held))) + 1
+    assert counts["decode"] == len(jax.tree.leaves(of_decoder(held))) + 2
+
+
+def test_more_than_a_picture_can_be_shown():
+    def show(codec, styled, source, *, model, stream):
+        picture = decoded(codec, styled, source, model=model, stream=stream)
+        return picture, styled.mean()
+
+    stream = settings()
+    state, (picture, mean) = make_step(MODEL, stream, show)(
+        params(), start(stream), frames(1)[0]
+    )
+    assert picture.shape == frames(1)[0].shape
+    np.testing.assert_allclose(mean, np.mean(state.styled), rtol=1e-5)
+
+
+def test_convolutions_are_loaded_before_a_graph_holds_one(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(frame_compiler, "load_convolutions", lambda: loaded.append(1))
+    make_step(MODEL, settings())
+    assert not loaded, "a CPU has no graph"
+    monkeypatch.setattr(frame_compiler, "frame_options", lambda loop: {})
+    make_step(MODEL, settings())
+    assert loaded
+    load_convolutions()  # runs anywhere
