@@ -1,6 +1,7 @@
 """The stream step as it is timed: whole, with a stage left out, and in float32."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,17 +11,19 @@ from jaxtyping import Array
 from experiments.pass_programs import committed, exact_stream
 from mirage_jax.config import TEXT_WIDTH, ModelConfig
 from mirage_jax.frame_compiler import frame_program
-from mirage_jax.frame_step import FrameStep, of_decoder, of_encoder
 from mirage_jax.stream import (
     Params,
     StreamState,
+    decode_frame,
+    encode_frame,
     make_step,
     open_stream,
     stream_step,
+    style_latent,
 )
 from mirage_jax.stream_config import StreamConfig
 
-LEFT_OUT = ("encode", "pass", "decode")
+LEFT_OUT = ("nothing", "encode", "pass", "decode")
 
 
 def open_some_stream(
@@ -32,81 +35,73 @@ def open_some_stream(
 
 
 @dataclasses.dataclass(frozen=True)
-class PartStep(FrameStep):
-    """A `FrameStep` without one of its stages, whose program is None.
-
-    Attributes:
-      without: "encode": the latent of the source is given in the source's place;
-        "pass": no pass runs, and what belongs to them (noise, ages, commit) neither:
-        the latent of the source is decoded; "decode": the styled latent is the result.
-    """
-
-    without: str = ""
-
-    def __call__(
-        self, params: Params, state: Any, given: Any, spare: Any = None
-    ) -> tuple[Any, Any]:
-        """As the whole step; `spare` is a picture whose place the result takes."""
-        latent = given
-        if self.without != "encode":
-            latent = self.encode(of_encoder(params), given)
-        state = self.style(params["denoiser"], state, latent, None)
-        if self.without == "decode":
-            return state, state.styled
-        return state, self.decode(of_decoder(params), state.styled, spare)
-
-    @property
-    def stages(self) -> dict[str, Any]:
-        left = super().stages
-        return {name: stage for name, stage in left.items() if name != self.without}
-
-
-@dataclasses.dataclass(frozen=True)
 class FrameProgram:
-    """The product's step, or what is left of it without one of its stages.
+    """The product's step, or one program of it: whole, or without one of its stages.
+
+    Stages are told apart by what the device saves, so a frame is one program there: of
+    a chain without a stage the host would be what is waited for. A program without
+    "encode" gets the latent of the source in the source's place; one without "pass"
+    runs no pass at all, with what belongs to them (noise, ages, commit), and decodes
+    the latent of the source; one without "decode" gives the styled latent. All that is
+    left is the product's own code.
 
     Attributes:
       model: sizes.
       stream: how it runs.
-      without: one of `LEFT_OUT`, or None for the whole step.
+      without: one of `LEFT_OUT`, or None for the product's chain of programs.
     """
 
     model: ModelConfig
     stream: StreamConfig
     without: str | None = None
 
+    def __call__(
+        self,
+        params: Params,
+        state: StreamState,
+        given: Array,
+        spare: Array | None = None,
+    ) -> tuple[StreamState, Array]:
+        """As the product's step; `spare` is a picture whose place the result takes."""
+        del spare
+        m, s = self.model, self.stream
+        latent = given
+        if self.without != "encode":
+            latent = encode_frame(params, m, s, given)
+        if self.without == "pass":
+            frame = state.frame + 1
+            state = dataclasses.replace(
+                state, source=latent, styled=latent, frame=frame
+            )
+        else:
+            state = style_latent(params, state, latent, model=m, stream=s)
+        if self.without == "decode":
+            return state, state.styled
+        return state, decode_frame(params, m, s, state.styled)
+
     def lower(self, params: Any) -> Any:
         """Traced for weights of these shapes, to be compiled; the state is donated."""
         s = self.stream
         state = jax.eval_shape(self.open, params)
         source = jax.ShapeDtypeStruct((s.batch, s.height, s.width, 3), jnp.uint8)
-        whole = make_step(self.model, s)
-        if self.without == "pass":
-            no_pass = frame_program(_no_pass, self.model, s, donate=1)
-            whole = dataclasses.replace(whole, style=no_pass)
-        lowered = whole.lower(params, state, source)
         if self.without is None:
-            return lowered
-        return PartStep(**lowered.stages, without=self.without)
+            return make_step(self.model, s).lower(params, state, source)
+        given = state.source if self.without == "encode" else source
+        part = partial(_part, without=self.without)
+        program = frame_program(part, self.model, s, donate=(1, 3))
+        spare = None if self.without == "decode" else source
+        return program.lower(params, state, given, spare)
 
     def open(self, params: Params) -> StreamState:
         """A fresh stream."""
         return open_some_stream(params, self.model, self.stream)
 
 
-def _no_pass(
-    denoiser: Params,
-    state: StreamState,
-    latent: Array,
-    arrived: None,
-    *,
-    model: ModelConfig,
-    stream: StreamConfig,
-) -> StreamState:
-    """In the place of `denoised`."""
-    del denoiser, arrived, model, stream
-    frame = state.frame + 1
-    return dataclasses.replace(state, source=latent, styled=latent, frame=frame)
+def _part(
+    *operands: Any, model: ModelConfig, stream: StreamConfig, without: str
+) -> tuple[StreamState, Array]:
+    """A frame without a stage, as `frame_program` takes it."""
+    return FrameProgram(model, stream, without)(*operands)
 
 
 @dataclasses.dataclass(frozen=True)

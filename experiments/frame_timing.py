@@ -124,7 +124,7 @@ def stages_of(found: Mapping[str, Sequence[float]], passes: int) -> dict[str, St
     """Each stage by what the frame is quicker without it.
 
     Args:
-      found: milliseconds by round of "frame", and of "without_encode",
+      found: milliseconds by round of "without_nothing", "without_encode",
         "without_pass" and "without_decode"; and of whole frames "commit_...", which
         differ in their commit alone.
       passes: of a frame; "without_pass" has none of them.
@@ -133,14 +133,16 @@ def stages_of(found: Mapping[str, Sequence[float]], passes: int) -> dict[str, St
       "frame", "encode", "pass" (one of them), "decode", "rest", which is what the frame
       takes beyond the sum of its stages, and what a commit takes more.
     """
-    whole = np.asarray(found["frame"])
+    whole = np.asarray(found["without_nothing"])
     values = {"frame": whole}
     for name, times in found.items():
+        if name == "without_nothing":
+            continue
         if name.startswith("without_"):
             part = name.removeprefix("without_")
             runs = passes if part == "pass" else 1
             values[part] = (whole - np.asarray(times)) / runs
-        elif name != "frame":
+        else:
             values[name] = np.asarray(times) - whole
     if {"encode", "pass", "decode"} <= values.keys():
         stages = values["encode"] + passes * values["pass"] + values["decode"]
