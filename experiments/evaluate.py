@@ -90,9 +90,9 @@ _PROFILE_DIR = flags.DEFINE_string(
     "profile_dir", "", "Folder for a trace of two clips, docs/profiling.md; or none."
 )
 _STRICT = flags.DEFINE_bool("strict", False, "Exit with 1 where a bar is missed.")
-# Sides of a picture in the grids, and bytes of a grid: they are tracked, and the tree
+# Side of a picture in the grids, and bytes of a grid: they are tracked, and the tree
 # has little room.
-_CELL, _LONG_CELL = 144, 96
+_CELL = 144
 _MOST_BYTES = 60_000
 
 
@@ -126,7 +126,7 @@ def evaluate() -> bool:
             values |= quality_values(scores, styles, clips.names, here, size)
             values |= long_run_values(runs, styles, plan.length)
             if _PICTURES.value:
-                _draw(Path(_PICTURES.value), size, styles, scores, runs)
+                _draw(Path(_PICTURES.value), size, styles, scores)
             print(f"{size}x{size} done after {time.perf_counter() - begin:.0f} s")
 
     checks = quality_checks(values, styles)
@@ -257,9 +257,8 @@ def _draw(
     size: int,
     styles: Sequence[Style],
     scores: Sequence[CaseScores],
-    runs: Sequence[LongRun],
 ) -> None:
-    """A grid for every kind of style, and one of the long runs."""
+    """A grid for every kind of style."""
     count = 1 + max(score.case.clip for score in scores)
     for kind in dict.fromkeys(style.kind for style in styles):
         rows = []
@@ -277,16 +276,6 @@ def _draw(
         columns = ("source", "teacher", "model", "|difference|")
         grid = draw_grid(columns, rows, cell=_CELL)
         save_picture(folder / f"quality_{kind}_{size}.webp", grid, _MOST_BYTES)
-    long_rows = []
-    for number, style in enumerate(styles):
-        pictures = [run.pictures for run in runs if run.case.style == number]
-        if pictures:
-            long_rows.append((style.name, pictures[0]))
-    if long_rows:
-        last = len(runs[0].psnr)
-        columns = ("source", "teacher", f"model, frame {last}", "model, first loop")
-        grid = draw_grid(columns, long_rows, cell=_LONG_CELL)
-        save_picture(folder / f"long_run_{size}.webp", grid, _MOST_BYTES)
 
 
 def _report(

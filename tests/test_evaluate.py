@@ -246,7 +246,6 @@ def test_script_from_files_to_files(tmp_path, model, monkeypatch, capsys, own_fl
     ):
         assert name in values
     assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == [
-        "long_run_64.webp",
         "quality_memory_64.webp",
         "quality_procedural_64.webp",
     ]

@@ -96,7 +96,7 @@ def test_drift_counts_the_same_moments():
     psnr = np.full(3 * length, 30.0)
     psnr[:3] = 50.0  # the opening, where light trails have no past yet
     psnr[-length:][8:30] = 29.0
-    runs = [LongRun(Case(s, 0), 1, psnr, ()) for s in (0, 1)]
+    runs = [LongRun(Case(s, 0), 1, psnr) for s in (0, 1)]
     values = summary.long_run_values(runs, styles, length)
     assert values["drift_last_minus_first/pencil/1"] == pytest.approx(-7.5)
     assert values["drift_last_minus_first/light_trails/1"] == pytest.approx(0)

@@ -93,20 +93,17 @@ class CaseScores:
 
 @dataclasses.dataclass(frozen=True)
 class LongRun:
-    """PSNR of one case over a long run, and how the same moment looked.
+    """PSNR of one case over a long run.
 
     Attributes:
       case: style and clip.
       steps: passes a frame.
       psnr: of every frame; frame t shows what frame t % length shows.
-      pictures: source, target and styled frame of one moment of the last loop, and
-        the styled frame of the same moment of the first.
     """
 
     case: Case
     steps: int
     psnr: Float[np.ndarray, " n"]
-    pictures: tuple[UInt8[np.ndarray, "S S 3"], ...]
 
 
 class SizeBench:
@@ -254,7 +251,6 @@ class SizeBench:
         self,
         cases: Sequence[Case],
         loops: UInt8[np.ndarray, "C T S S 3"],
-        moment: int = 7,
     ) -> list[LongRun]:
         """Endless loops for at most `batch` cases; `case.clip` counts the loops."""
         first, later = [], []
@@ -272,20 +268,14 @@ class SizeBench:
         del first, later
         runs = []
         for steps in self.plan.long_steps:
-            state, psnr, shown = self._open(cases, steps), [], []
+            state, psnr = self._open(cases, steps), []
             for number in range(self.plan.rounds):
                 source, target = rounds[min(number, 1)]
                 state, styled = self._run(steps, True, state, source)
                 psnr.append(self._programs["score"](styled, target).psnr)
-                if number in (0, self.plan.rounds - 1):
-                    shown.append(np.asarray(styled[moment]))
             history = np.concatenate(jax.device_get(psnr))
-            last = [np.asarray(one[moment]) for one in (source, target)]
-            pictures = [*last, shown[-1], shown[0]]
             runs += [
-                LongRun(
-                    case, steps, history[:, place], tuple(p[place] for p in pictures)
-                )
+                LongRun(case, steps, history[:, place])
                 for place, case in enumerate(cases)
             ]
         return runs
