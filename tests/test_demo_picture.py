@@ -41,4 +41,4 @@ def test_a_picture_of_one_frame_is_refused(tmp_path):
 
 
 def test_the_one_of_the_readme_is_small_enough_for_the_repository():
-    assert (ROOT / "docs/pictures/demo.webp").stat().st_size < 150_000
+    assert (ROOT / "docs/pictures/demo.webp").stat().st_size < 90_000
