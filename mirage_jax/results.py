@@ -119,6 +119,8 @@ def write_results(
 ) -> None:
     """Writes the file whole or not at all.
 
+    Whole numbers, which count something, are kept as they are, others to 6 digits.
+
     Raises:
       ValueError: two results share a name, or `commit` of the setup is not the code's.
       MirageError: the file cannot be written.
@@ -135,12 +137,20 @@ def write_results(
     opened = json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}")
     # A result is a line: files of a thousand results stay small and can be compared.
     lines = [
-        json.dumps(dataclasses.asdict(result), separators=(",", ":"))
+        json.dumps(
+            dataclasses.asdict(result) | {"value": _told(result.value)},
+            separators=(",", ":"),
+        )
         for result in results
     ]
     listed = ",\n  ".join(lines)
     text = f'{opened},\n "results": [\n  {listed}\n ]\n}}\n'
     write_whole(path, text.encode())
+
+
+def _told(value: float) -> float:
+    """Six digits: more than a measurement knows, so that what is quoted rounds well."""
+    return value if float(value).is_integer() else float(f"{value:.6g}")
 
 
 def read_record(path: str | os.PathLike[str]) -> Record:

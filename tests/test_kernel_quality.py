@@ -61,7 +61,10 @@ def test_every_path_is_compared_with_the_plain_one(folder, compared):
     for path in ("kernels", "int8", "float8"):
         assert found[f"psnr_exact/{path}/64/1"] > 25
         change = found[f"psnr/{path}/sepia/64/1"] - found["psnr/plain/sepia/64/1"]
-        assert found[f"psnr_change/{path}/sepia/64/1"] == pytest.approx(change)
+        assert found[f"psnr_change/{path}/sepia/64/1"] == pytest.approx(
+            change,
+            abs=2e-4,  # a file has six digits
+        )
     exact = [found[f"psnr_exact/{path}/64/1"] for path in ("plain", "int8", "float8")]
     assert found["psnr_exact/float32/64/1"] == 100 and exact == sorted(exact)[::-1]
 

@@ -48,7 +48,9 @@ def test_the_benchmark_checks_times_and_records(run, tmp_path, capsys):
         assert results[f"us/{path}"] > 0
         assert results[f"error/{path}"] < 1e-5
         share = 100 * results["us/frame_attention/plain/floor"] / results[f"us/{path}"]
-        np.testing.assert_allclose(results[f"percent_of_floor/{path}"], share)
+        np.testing.assert_allclose(
+            results[f"percent_of_floor/{path}"], share, rtol=2e-5
+        )
     assert "us/frame_attention/plain/cudnn" not in results
     setup = json.loads(out.read_text())["setup"]
     assert Config(**setup["cases"]["plain"]["configs"]["triton"])

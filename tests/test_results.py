@@ -44,6 +44,18 @@ def test_results_file_keeps_its_form(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["numbers.json"]
 
 
+def test_counts_are_written_in_full_and_measurements_to_six_digits(tmp_path):
+    path = tmp_path / "numbers.json"
+    counts = {"parameters": 885_500_144, "flops": 567_130_272_512.0}
+    measured = {"ms": 3.1094445000121596, "slope": -1.23456789e-7}
+    results = [Result(name, value, "") for name, value in (counts | measured).items()]
+    write_results(path, "x", {}, results)
+    read = read_results(path)
+    assert {name: read[name] for name in counts} == counts
+    assert {name: read[name] for name in measured} == pytest.approx(measured, rel=5e-6)
+    assert "3.10944," in path.read_text()
+
+
 def test_bad_results_are_refused(tmp_path):
     with pytest.raises(ValueError, match="not finite"):
         Result("psnr", float("nan"), "dB")

@@ -1,5 +1,6 @@
 """The roofline script: tables, result files, shares, projections, refusals."""
 
+import functools
 import importlib
 import json
 import os
@@ -24,6 +25,7 @@ from mirage_jax.stream_config import StreamConfig
 
 ROOT = Path(__file__).parent.parent
 H100 = "NVIDIA H100 80GB HBM3"
+written = functools.partial(pytest.approx, rel=1e-5)  # six digits of a number
 
 
 def run(out, **settings):
@@ -68,11 +70,11 @@ def test_floors_are_written_and_printed(tmp_path, capsys):
     stream = StreamConfig(64, 64, steps=2, batch=3, eight_bit="int8")
     parts = frame_parts(MODELS["test"], stream)
     total = frame_floor_ms(parts, CHIPS["rtx3090"])
-    assert found["floor_ms/rtx3090/frame"] == pytest.approx(total)
+    assert found["floor_ms/rtx3090/frame"] == written(total)
     one = {part.name: part for part in parts}["pass"]
-    assert found["floor_ms/rtx3090/pass"] == one.floor_ms(CHIPS["rtx3090"])
+    assert found["floor_ms/rtx3090/pass"] == written(one.floor_ms(CHIPS["rtx3090"]))
     below = [v for k, v in found.items() if k.startswith("floor_ms/rtx3090/pass/")]
-    assert sum(below) == pytest.approx(found["floor_ms/rtx3090/pass"])
+    assert sum(below) == written(found["floor_ms/rtx3090/pass"])
     setup = json.loads(out.read_text())["setup"]
     assert setup["commit_mode"] == "merged" and setup["date"] and "command" in setup
     assert setup["bound"]["pass/commit"] == "memory"
@@ -84,9 +86,9 @@ def test_floors_are_written_and_printed(tmp_path, capsys):
 def test_on_its_own_chip_a_measurement_gives_shares_and_no_projection(tmp_path, capsys):
     source = passes_file(tmp_path / "pass.json")
     found = run(tmp_path / "roofline.json", chip="h100", measured=source)
-    assert found["share_of_floor/h100/pass/4"] == pytest.approx(0.5)
-    assert found["measured_ms/h100/codec/4"] == pytest.approx(0.5)
-    assert found["measured_ms/h100/launch"] == pytest.approx(0.25)
+    assert found["share_of_floor/h100/pass/4"] == written(0.5)
+    assert found["measured_ms/h100/codec/4"] == written(0.5)
+    assert found["measured_ms/h100/launch"] == written(0.25)
     assert not [name for name in found if name.startswith("projection")]
     printed = capsys.readouterr().out
     assert "50 % of the floor's speed" in printed and "kernels)" in printed
@@ -96,11 +98,11 @@ def test_for_another_chip_it_gives_a_projection_that_says_so(tmp_path, capsys):
     source = passes_file(tmp_path / "pass.json")
     found = run(tmp_path / "roofline.json", chip="rtx3090", measured=source)
     wanted = pass_floor("rtx3090", 64) / 0.5
-    assert found["projection_ms/rtx3090/pass"] == pytest.approx(wanted)
+    assert found["projection_ms/rtx3090/pass"] == written(wanted)
     parts = ("encode", "pass", "decode", "launch")
     together = sum(found[f"projection_ms/rtx3090/{part}"] for part in parts)
-    assert found["projection_ms/rtx3090/frame"] == pytest.approx(together)
-    assert found["projection_ms/rtx3090/launch"] == pytest.approx(0.25)
+    assert found["projection_ms/rtx3090/frame"] == written(together)
+    assert found["projection_ms/rtx3090/launch"] == written(0.25)
     assert not [name for name in found if name.startswith("measured_ms/rtx3090")]
     assert "projection for GeForce RTX 3090, not measured" in capsys.readouterr().out
 
@@ -133,10 +135,8 @@ def test_a_benchmark_of_the_frame_is_read_part_by_part(tmp_path):
     out = tmp_path / "roofline.json"
     found = run(out, chip="h100", measured=str(path), steps=2)
     assert found["measured_ms/h100/pass"] == 1.25
-    assert found["measured_ms/h100/launch"] == pytest.approx(5 - 1 - 2 * 1.25 - 0.5)
-    assert found["share_of_floor/h100/pass"] == pytest.approx(
-        pass_floor("h100", 64) / 1.25
-    )
+    assert found["measured_ms/h100/launch"] == written(5 - 1 - 2 * 1.25 - 0.5)
+    assert found["share_of_floor/h100/pass"] == written(pass_floor("h100", 64) / 1.25)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_step_that_needs_more_memory_than_the_chip_has_fails(tmp_path, monkeyp
             run(out, chip="rtx3090", compile=True)
         found = read_results(out)
         assert found["memory_gib/rtx3090/temporaries"] == temporaries / gib
-        assert found["memory_gib/rtx3090/total"] == memory.total / gib
+        assert found["memory_gib/rtx3090/total"] == written(memory.total / gib)
 
 
 def test_it_starts_by_its_path_as_well(tmp_path):

@@ -103,7 +103,7 @@ class TrainLog(Closing):
         # Five digits say all that a mean of losses knows.
         rounded = {name: float(f"{value:.5g}") for name, value in means.items()}
         record = {"step": step, "elapsed_s": round(elapsed, 3), **rounded}
-        self._file.write(json.dumps(record) + "\n")
+        self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
         self._file.flush()
         told = [f"step {step}", f"loss {means['loss']:.4f}", _speed(means)]
         told += [f"{duration(elapsed)} gone, {duration(left)} left"]
