@@ -82,6 +82,9 @@ def get_config() -> config_dict.ConfigDict:
     c.deadline_ms = 200.0
     # A frame waits so long for those of other clients, to be styled together.
     c.gather_ms = 10.0
+    # What a client sees whose camera sends nothing for a second: "hold", its last
+    # picture, or "free", its stream going on from what it remembers.
+    c.lost = "hold"
     # A client that sends no frame for so long is closed, or that stays so long; 0: no.
     c.idle_seconds = 60.0
     c.session_seconds = 0.0

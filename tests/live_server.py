@@ -1,4 +1,4 @@
-"""A server with a fake device on a free port, for the time of a `with`."""
+"""A server with a fake device or another on a free port, for the time of a `with`."""
 
 import asyncio
 import contextlib
@@ -79,9 +79,16 @@ class Viewer:
 
 @contextlib.asynccontextmanager
 async def running(
-    token="", secure=None, seats=2, stop=None, outputs=None, side=SIDE, **changes
+    token="",
+    secure=None,
+    seats=2,
+    stop=None,
+    outputs=None,
+    side=SIDE,
+    device=None,
+    **changes,
 ):
-    device = FakeDevice(seats, side=side)
+    device = device or FakeDevice(seats, side=side)
     configured = settings(**changes)
     engine = Engine(device, configured.limits())
     server = LiveServer(configured, engine, Access(token), embed, secure, outputs)

@@ -9,6 +9,7 @@ from hypothesis import given
 from mirage_jax.live import protocol
 from mirage_jax.live.protocol import (
     Blend,
+    FreePicture,
     Hello,
     Prompt,
     ProtocolError,
@@ -50,6 +51,7 @@ FROM_SERVER = st.one_of(
         State, st.sampled_from(protocol.STATES), TEXT, st.booleans(), COUNT, COUNT
     ),
     st.builds(StyledPicture, SEQUENCE, TIME, st.booleans(), DATA),
+    st.builds(FreePicture, SEQUENCE, DATA),
     st.builds(Statistics, TIME, COUNT, COUNT, COUNT, COUNT, TIME, COUNT, COUNT, COUNT),
 )
 

@@ -174,8 +174,8 @@ def test_the_log_is_text_for_people_or_an_object_a_line(project_log, capsys):
     assert "ValueError: no such thing" in failed["error"]
 
 
-@pytest.mark.parametrize("setting", ["log", "transport"])
-def test_forms_and_transports_that_do_not_exist_are_named(setting):
+@pytest.mark.parametrize("setting", ["log", "transport", "lost"])
+def test_choices_that_do_not_exist_are_named(setting):
     with pytest.raises(MirageError, match=f"{setting}='fax': choose one of"):
         settings(**{setting: "fax"})
 

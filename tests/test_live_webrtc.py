@@ -35,8 +35,11 @@ class Camera(aiortc.MediaStreamTrack):
     def __init__(self, value, side=SIDE):
         super().__init__()
         self.value, self.side, self.number = value, side, 0
+        self.there = asyncio.Event()
+        self.there.set()
 
     async def recv(self):
+        await self.there.wait()
         await asyncio.sleep(0.05)
         self.number += 1
         image = np.full((self.side, self.side, 3), self.value, np.uint8)
@@ -212,6 +215,28 @@ def test_a_stopping_server_tells_its_peers():
             await one.next(State, state="ready")
             stop.set()
             assert (await one.next(State, state="ended")).retry
+
+    asyncio.run(play())
+
+
+def test_video_goes_on_while_the_camera_is_lost():
+    async def play():
+        camera = Camera(0)
+        async with running(lost="free") as server, peer(server, camera) as one:
+            await one.next(State, state="ready")
+            seen, counters = 0, server.engine.counters
+            while counters.styled < 5:
+                await one.brightness()
+                seen += 1
+            camera.there.clear()
+            lost = await one.next(State, state="ready")
+            assert lost.detail == "the camera is lost: the stream goes on by itself"
+            while seen <= counters.styled:  # of sources there are no more
+                await one.brightness()
+                seen += 1
+            camera.there.set()
+            back = await one.next(State, state="ready")
+            assert back.detail == "the camera is back"
 
     asyncio.run(play())
 

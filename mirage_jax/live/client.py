@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from mirage_jax.live.free_run import FreeRun
 from mirage_jax.live.mailbox import Mailbox
 
 _WINDOW = 2.0  # seconds over which frames a second are counted
@@ -40,12 +41,14 @@ class StyledFrame:
       sequence, captured: those of the source frame.
       image: RGB.
       styled: False while the engine warms up: the source itself.
+      free: made without a source, while the camera is lost; that frame was its last.
     """
 
     sequence: int
     captured: float
     image: UInt8[np.ndarray, "H W 3"]
     styled: bool = True
+    free: bool = False
 
 
 class Sink(Protocol):
@@ -59,7 +62,11 @@ class Sink(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ClientStatistics:
-    """Counts of one client since it joined; `fps` over the last two seconds."""
+    """Counts of one client since it joined.
+
+    Attributes:
+      fps: pictures a second, over the last two, also those without a source.
+    """
 
     received: int
     styled: int
@@ -77,6 +84,8 @@ class Client:
       steps: denoiser passes a frame that it wishes.
       renew: its stream must start anew before the next frame.
       new_prompt: its prompt slots must be written before the next frame.
+      newest: its last source frame that was styled.
+      free_run: when its stream goes on without one.
     """
 
     def __init__(
@@ -85,6 +94,7 @@ class Client:
         prompt: Float[np.ndarray, " 384"],
         strength: float,
         steps: int,
+        lost: float,
         now: float,
     ):
         self.sink = sink
@@ -92,14 +102,18 @@ class Client:
         self.renew = True
         self.new_prompt = False
         self.mailbox: Mailbox[SourceFrame] = Mailbox()
+        self.newest: SourceFrame | None = None
+        self.free_run = FreeRun(lost)
         self.joined = self.last_frame = now
         self.received = self.styled = self.late = self.reanchored = 0
         self._shown: collections.deque[float] = collections.deque(maxlen=512)
 
-    def shown(self, now: float) -> None:
-        """Counts a styled frame."""
-        self.styled += 1
+    def shown(self, now: float, free: bool) -> None:
+        """Counts a styled frame, `free` without a source."""
         self._shown.append(now)
+        if not free:
+            self.styled += 1
+            self.free_run.shown(now)
 
     @property
     def dropped(self) -> int:

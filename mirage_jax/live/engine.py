@@ -7,20 +7,21 @@
 
 Every client has a stream of its own. In a turn the newest frames of all clients go
 through the device together; what nobody could take in time is skipped, never queued.
+While a client's camera is lost its stream can go on without a source (`FreeRun`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 
-from mirage_jax.config import TEXT_WIDTH
 from mirage_jax.errors import MirageError
 from mirage_jax.live.client import (
     Client,
@@ -34,11 +35,14 @@ from mirage_jax.live.governor import Governor
 from mirage_jax.live.limits import Counters, LiveLimits
 from mirage_jax.live.seats import Seats
 from mirage_jax.live.steps import Steps
+from mirage_jax.live.turn import Turn
 from mirage_jax.strength import with_strength
 
 _LOG = logging.getLogger(__name__)
 _TICK = 0.5  # seconds between looks for clients to be closed
 _BACK_OFF = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds between tries to open the device
+_CAMERA_LOST = "the camera is lost: the stream goes on by itself"
+_CAMERA_BACK = "the camera is back"
 
 
 class BusyError(Exception):
@@ -105,7 +109,8 @@ class Engine:
         Raises:
           BusyError: there is none.
         """
-        client = Client(sink, prompt, strength, self._device.steps, self._clock())
+        steps, lost = self._device.steps, self._limits.lost
+        client = Client(sink, prompt, strength, steps, lost, self._clock())
         with self._changed:
             if self._stopping or self._seats.take(client) is None:
                 self.counters.refused += 1
@@ -159,6 +164,7 @@ class Engine:
         """The client's stream forgets all frames before the next one."""
         with self._changed:
             client.renew = True
+            client.free_run.forget()
 
     def statistics(self, client: Client) -> ClientStatistics:
         return client.statistics(self._clock())
@@ -221,7 +227,7 @@ class Engine:
         self._tell("ready", "")
 
     def turn(self) -> None:
-        """One step for all clients whose frames wait."""
+        """One step for all clients whose frames wait or whose streams run free."""
         begin = self._clock()
         turn = self._collect(begin)
         if turn.renew.any():
@@ -231,13 +237,13 @@ class Engine:
         if not turn.frames:
             return
         shape = (len(self._seats), self.height, self.width, 3)
-        images, arrived = np.zeros(shape, np.uint8), np.zeros(len(self._seats), bool)
+        images = np.zeros(shape, np.uint8)
         for seat, _, frame in turn.frames:
-            images[seat], arrived[seat] = frame.image, True
+            images[seat] = frame.image
         wanted = self.governor.affordable(self._steps.wanted(turn.wishes), begin)
         self.steps = self._steps.choose(wanted)
         self._busy_since = begin
-        styled, healthy = self._device.step(images, arrived, self.steps)
+        styled, healthy = self._device.step(images, turn.arrived, self.steps)
         self._busy_since = None
         end = self._clock()
         self.governor.measured(end - begin, self.steps, end)
@@ -245,10 +251,11 @@ class Engine:
         self.counters.step_seconds += end - begin
         self._failures = 0
         for seat, client, frame in turn.frames:
-            if healthy[seat]:
-                self._deliver(client, frame, styled[seat], end)
-            else:
-                self._reanchor(client)
+            free = not turn.arrived[seat]
+            if not healthy[seat]:
+                self._reanchor(client, free)
+            elif not (free and client.mailbox.look()):  # else its camera is back
+                self._deliver(client, frame, styled[seat], end, free)
 
     def expire(self) -> None:
         """Closes clients that send nothing or stay too long."""
@@ -277,35 +284,35 @@ class Engine:
         """Seconds until there is something to do; the lock is held."""
         taken = self._seats.taken()
         waiting = [frame for _, client in taken if (frame := client.mailbox.look())]
+        now = self._clock()
         if not waiting:
-            return _TICK
-        longest = self._clock() - min(frame.arrived for frame in waiting)
-        return self.governor.delay(len(waiting), len(taken), longest)
+            due = min((client.free_run.due() for _, client in taken), default=math.inf)
+            return min(_TICK, max(0.0, due - now))
+        awaited = sum(not client.free_run.lost(now) for _, client in taken)
+        longest = now - min(frame.arrived for frame in waiting)
+        return self.governor.delay(len(waiting), awaited, longest)
 
-    def _collect(self, now: float) -> _Turn:
-        """What this turn has to do; afterwards the clients wish nothing more."""
-        batch = len(self._seats)
-        turn = _Turn(
-            np.zeros(batch, bool),
-            np.zeros(batch, bool),
-            np.zeros((batch, TEXT_WIDTH), np.float32),
-            [],
-            [],
-        )
+    def _collect(self, now: float) -> Turn:
+        """The frames that wait, and those of free runs that go along or are due."""
+        turn = Turn(len(self._seats))
         with self._changed:
-            for seat, client in self._seats.taken():
+            taken = self._seats.taken()
+            for seat, client in taken:
                 turn.wishes.append(client.steps)
                 frame = client.mailbox.take()
                 if frame is None:
                     continue
+                client.free_run.heard(now)
                 if self.governor.too_late(now - frame.arrived):
                     client.late += 1
                     continue
-                turn.renew[seat] = client.renew
-                turn.new_prompt[seat] = client.new_prompt and not client.renew
-                turn.prompts[seat] = client.prompt
-                turn.frames.append((seat, client, frame))
-                client.renew = client.new_prompt = False
+                client.newest = frame
+                turn.take(seat, client, frame, arrived=True)
+            alone = not turn.frames
+            for seat, client in taken:
+                if client.newest and client.free_run.may_go_along(now):
+                    client.free_run.taken(now, alone)
+                    turn.take(seat, client, client.newest, arrived=False)
         return turn
 
     def _deliver(
@@ -314,18 +321,28 @@ class Engine:
         frame: SourceFrame,
         image: UInt8[np.ndarray, "H W 3"],
         now: float,
+        free: bool,
     ) -> None:
-        client.shown(now)
-        self.counters.styled += 1
+        client.shown(now, free)
+        if client.free_run.on is not free:
+            client.free_run.on = free
+            client.sink.state(
+                self.status, _CAMERA_LOST if free else _CAMERA_BACK, False
+            )
         image = with_strength(frame.image, image, client.strength)
-        client.sink.frame(StyledFrame(frame.sequence, frame.captured, image))
-        self.counters.frame_seconds += self._clock() - frame.arrived
+        client.sink.frame(StyledFrame(frame.sequence, frame.captured, image, free=free))
+        if free:
+            self.counters.free += 1
+        else:
+            self.counters.styled += 1
+            self.counters.frame_seconds += self._clock() - frame.arrived
 
-    def _reanchor(self, client: Client) -> None:
+    def _reanchor(self, client: Client, free: bool) -> None:
         """A picture that no one should see: this stream alone starts anew."""
         with self._changed:
             client.renew = True
-            client.late += 1
+            client.free_run.forget()
+            client.late += not free
             client.reanchored += 1
             self.counters.reanchored += 1
         client.sink.state(
@@ -360,17 +377,3 @@ class Engine:
         """Keeps the counts of a client that leaves; the lock is held."""
         client.mailbox.take()
         self.counters.dropped += client.dropped
-
-
-@dataclasses.dataclass
-class _Turn:
-    """Seats to renew and to give a prompt, all prompts, frames, and wishes of steps.
-
-    The wishes are those of all clients, also of those whose frame is not there.
-    """
-
-    renew: Bool[np.ndarray, " B"]
-    new_prompt: Bool[np.ndarray, " B"]
-    prompts: Float[np.ndarray, "B 384"]
-    frames: list[tuple[int, Client, SourceFrame]]
-    wishes: list[int]

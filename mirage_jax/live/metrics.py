@@ -22,6 +22,7 @@ def metrics_text(service: Service) -> str:
         ("refused_total", "counter", "Clients that found no seat.", c.refused),
         ("frames_received_total", "counter", "Source frames.", c.received),
         ("frames_styled_total", "counter", "Styled frames.", c.styled),
+        ("frames_free_total", "counter", "Pictures without a source.", c.free),
         ("frames_dropped_total", "counter", "Skipped by the engine.", engine.dropped()),
         ("reanchored_total", "counter", "Streams reset by the guard.", c.reanchored),
         ("device_errors_total", "counter", "Errors of the device.", c.device_errors),

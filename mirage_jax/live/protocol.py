@@ -25,6 +25,7 @@ HEADER_BYTES = 16  # the most that comes before a picture's bytes
 _HEAD = struct.Struct("!BB")
 _SOURCE = struct.Struct("!Id")  # sequence, capture time
 _STYLED = struct.Struct("!IdB")  # the same, and whether it is styled
+_FREE = struct.Struct("!I")  # sequence
 
 
 class ProtocolError(Exception):
@@ -159,11 +160,24 @@ class StyledPicture:
 
 
 @dataclasses.dataclass(frozen=True)
+class FreePicture:
+    """What the stream makes without a source, while the camera is lost.
+
+    Attributes:
+      sequence: of the last source picture.
+      data: a JPEG file.
+    """
+
+    sequence: int
+    data: bytes
+
+
+@dataclasses.dataclass(frozen=True)
 class Statistics:
     """Counts of this client, every second.
 
     Attributes:
-      fps: styled frames a second.
+      fps: styled frames a second, those without a source too, which `styled` has not.
       received, styled, dropped, reanchored: since it joined.
       device_ms: time of a step on the device, smoothed.
       clients, seats: on this device.
@@ -193,7 +207,7 @@ FromClient = (
     | Strength
     | Steps
 )
-FromServer = State | StyledPicture | Statistics
+FromServer = State | StyledPicture | FreePicture | Statistics
 _KINDS: dict[int, type] = {
     0x01: Hello,
     0x02: SourcePicture,
@@ -208,6 +222,7 @@ _KINDS: dict[int, type] = {
     0x11: State,
     0x12: StyledPicture,
     0x13: Statistics,
+    0x14: FreePicture,
 }
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
 _SERVERS = 0x10  # kinds from here on are sent by the server
@@ -221,6 +236,8 @@ def encode(message: FromClient | FromServer) -> bytes:
     elif isinstance(message, StyledPicture):
         body = _STYLED.pack(message.sequence, message.captured, message.styled)
         body += message.data
+    elif isinstance(message, FreePicture):
+        body = _FREE.pack(message.sequence) + message.data
     else:
         body = json.dumps(dataclasses.asdict(message), allow_nan=False).encode()
     return head + body
@@ -262,6 +279,8 @@ def _decode(data: bytes, from_server: bool) -> Any:
     if kind is StyledPicture:
         sequence, captured, styled, picture = _picture(_STYLED, body)
         return StyledPicture(sequence, captured, bool(styled), picture)
+    if kind is FreePicture:
+        return FreePicture(*_picture(_FREE, body))
     return _record(kind, body)
 
 
@@ -269,7 +288,7 @@ def _picture(header: struct.Struct, body: bytes) -> tuple[Any, ...]:
     if len(body) <= header.size:
         raise ProtocolError("a picture is missing")
     fields = header.unpack_from(body)
-    if not math.isfinite(fields[1]):
+    if not all(map(math.isfinite, fields)):
         raise ProtocolError("the capture time is not a finite number")
     return (*fields, body[header.size :])
 

@@ -25,6 +25,7 @@ from mirage_jax.errors import MirageError
 from mirage_jax.live.mailbox import Mailbox
 from mirage_jax.live.pictures import decode_picture, encode_picture
 from mirage_jax.live.protocol import (
+    FreePicture,
     FromClient,
     FromServer,
     Hello,
@@ -77,7 +78,7 @@ class RemoteStream(Closing):
         self._heard = False  # anything
         self._error = ""
         self._sequence = 0
-        self._picture: StyledPicture | None = None
+        self._picture: StyledPicture | FreePicture | None = None
         self._changed = threading.Condition()
         self._newest: Mailbox[bytes] = Mailbox()
         self._loop = asyncio.new_event_loop()
@@ -134,7 +135,10 @@ class RemoteStream(Closing):
         return self._sequence
 
     def newest(self) -> tuple[int, UInt8[np.ndarray, "H W 3"]] | None:
-        """The newest styled frame and the number of its source, once; None if none."""
+        """The newest styled frame and the number of its source, once; None if none.
+
+        One that the server made without a source has the number of the last one.
+        """
         with self._changed:
             picture, self._picture = self._picture, None
         if picture is None:
@@ -259,6 +263,6 @@ class RemoteStream(Closing):
                     self._error = f"{message.state}: {message.detail}"
             elif isinstance(message, Statistics):
                 self.statistics = message
-            elif message.styled:
+            elif isinstance(message, FreePicture) or message.styled:
                 self._picture = message
             self._changed.notify_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import ipaddress
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from mirage_jax.stream_config import StreamConfig
 from mirage_jax.text import check_prompt
 from mirage_jax.video.frame_size import check_fit, parse_size
 
+# Seconds without a source until a client's stream goes on by itself.
+LOST = {"hold": math.inf, "free": 1.0}
 TRANSPORTS = ("auto", "webrtc", "websocket")
 
 
@@ -65,6 +68,7 @@ class LiveSettings:
     recording_seconds: float
     deadline_ms: float
     gather_ms: float
+    lost: str
     idle_seconds: float
     session_seconds: float
     connections: int
@@ -79,7 +83,7 @@ class LiveSettings:
         parse_size(self.size)
         parse_size(self.cpu_size)
         check_prompt(self.prompt)
-        check_choices(self, transport=TRANSPORTS, log=LOG_FORMS)
+        check_choices(self, transport=TRANSPORTS, log=LOG_FORMS, lost=tuple(LOST))
         if self.transport == "webrtc" and not webrtc_installed():
             raise MirageError(
                 "transport webrtc needs aiortc: pip install aiortc, or take auto"
@@ -177,6 +181,7 @@ class LiveSettings:
         return LiveLimits(
             deadline=self.deadline_ms / 1000,
             gather=self.gather_ms / 1000,
+            lost=LOST[self.lost],
             idle=self.idle_seconds,
             session=self.session_seconds,
         )

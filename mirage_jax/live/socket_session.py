@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from mirage_jax.live.client import StyledFrame
 from mirage_jax.live.pictures import decode_picture, encode_picture
 from mirage_jax.live.protocol import (
+    FreePicture,
     FromClient,
     FromServer,
     ProtocolError,
@@ -51,9 +52,12 @@ class SocketSession(Session[SourcePicture]):
         data = await self._loop.run_in_executor(
             self._service.pictures, encode_picture, frame.image, quality
         )
-        await self._send_message(
-            StyledPicture(frame.sequence, frame.captured, frame.styled, data)
-        )
+        message: FromServer
+        if frame.free:
+            message = FreePicture(frame.sequence, data)
+        else:
+            message = StyledPicture(frame.sequence, frame.captured, frame.styled, data)
+        await self._send_message(message)
 
     def _take(self, message: FromClient) -> None:
         assert isinstance(message, SourcePicture)
