@@ -60,6 +60,7 @@ class Server:
                 f"--config.port={port}",
                 "--config.browser=False",
                 f"--config.recordings={self.recordings}",
+                "--config.lost=free",
                 # The test decides when a frame is too old, not a busy machine.
                 "--config.deadline_ms=10000",
             ],

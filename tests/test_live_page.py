@@ -14,6 +14,7 @@ from PIL import Image
 from mirage_jax.data import styles
 from mirage_jax.live.protocol import (
     Blend,
+    FreePicture,
     Prompt,
     Reset,
     State,
@@ -322,6 +323,30 @@ def test_pictures_come_by_webrtc_and_without_a_way_by_websocket(server, context,
     else:
         assert video == 0
         assert tab.heard(StyledPicture)
+    assert not tab.complaints
+    page.close()
+
+
+@pytest.mark.parametrize("transport", ["websocket", "webrtc"])
+def test_a_lost_camera_is_said_until_it_is_back(server, context, transport):
+    if transport == "webrtc" and not webrtc_installed():
+        pytest.skip("needs aiortc: pip install aiortc")
+    page = context.new_page()
+    tab = Tab(context, f"{server.url}?transport={transport}", page)
+    page.click("#start")
+    tab.shown("Live")
+    badge = page.locator("#badge")
+    for _ in range(2):
+        badge.wait_for(state="hidden")
+        page.wait_for_timeout(1000)  # a stream that has just begun has no pace
+        page.evaluate("document.getElementById('video').pause()")
+        badge.wait_for()
+        assert badge.inner_text() == "Camera lost: goes on by itself"
+        one = tab.canvas()
+        tab.until(lambda: (tab.canvas() != one).any())  # noqa: B023
+        page.evaluate("document.getElementById('video').play()")
+    badge.wait_for(state="hidden")
+    assert bool(tab.heard(FreePicture)) is (transport == "websocket")
     assert not tab.complaints
     page.close()
 

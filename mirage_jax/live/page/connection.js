@@ -7,9 +7,9 @@ const FIRST_PAUSE = 1000; // milliseconds before the first new try
 const LONGEST_PAUSE = 10000;
 
 /**
- * Calls on.state(state, detail, pause), on.picture(message), on.statistics(message), and
- * on.video(stream) with the pictures of a connection by WebRTC; on.track() gives what it
- * sends.
+ * Calls on.state(state, detail, pause), on.picture(message), on.free(message) with pictures
+ * without a source, on.statistics(message), and on.video(stream) with the pictures of a
+ * connection by WebRTC; on.track() gives what it sends.
  */
 export class Connection {
   #line = null;
@@ -80,6 +80,7 @@ export class Connection {
     const message = decode(data);
     if (!message) return;
     if (message.kind === "picture") return this.#on.picture(message);
+    if (message.kind === "free") return this.#on.free(message);
     if (message.kind === "statistics") return this.#on.statistics(message);
     const { state, detail, retry } = message;
     if (state === "warming" || state === "ready") {

@@ -12,6 +12,7 @@ const AHEAD = 2; // frames on their way: one on the device, one on the wire
 const LEAD = 60; // milliseconds before the device is free that the next one is taken
 const PATIENCE = 1500; // milliseconds until a frame without an answer is given up
 const QUALITY = 0.85;
+const SILENCE = 1000; // milliseconds without a frame of ours: video that comes then is a free run
 
 const STATES = {
   connecting: "Connecting",
@@ -39,12 +40,15 @@ let deviceTime = 0; // milliseconds of a step
 let state = "idle";
 let shown = 0; // sequence of the picture on the stage
 let restyled = null; // whether it is; null where there is none yet
+let free = false; // whether it was made without a source
+let grabbedAt = 0;
 let grabbing = false;
 let mirrored = true;
 
 const connection = new Connection(takeToken(), {
   state: showState,
   picture: showPicture,
+  free: showFree,
   statistics: showStatistics,
   video: (stream) => playVideo(stream),
   track: () => grabbed(),
@@ -84,6 +88,7 @@ function showState(name, detail, message) {
     $("server-record").setAttribute("aria-pressed", false);
     share.tell(false);
   }
+  if (name !== "ready") label(restyled); // no free run any more
   clearInterval(clock);
   const since = performance.now();
   const words = () => {
@@ -144,6 +149,7 @@ async function send(captured) {
 /** The newest frame on a canvas of the size that the model takes, filled by cutting. */
 function picture() {
   const { width, height } = size;
+  grabbedAt = performance.now();
   grab.width = width;
   grab.height = height;
   const video = $("video");
@@ -179,6 +185,14 @@ async function showPicture(message) {
   label(message.styled);
 }
 
+/** The camera is lost, and the stream goes on by itself. */
+async function showFree(message) {
+  const styled = await createImageBitmap(message.data);
+  if (message.sequence < shown) return styled.close();
+  stage.showFree(styled);
+  label(true, true);
+}
+
 // By WebRTC: the canvas is the camera, and a <video> has the result.
 
 function grabbed() {
@@ -197,15 +211,16 @@ everyFrame($("remote"), async () => {
   // The source is the newest one: its own is a moment older.
   const [before, styled] = await Promise.all([createImageBitmap(grab), createImageBitmap($("remote"))]);
   stage.show(before, styled);
-  label(state === "ready");
+  label(state === "ready", performance.now() - grabbedAt > SILENCE);
 });
 
 /** Says of the picture on the stage what it does not show by itself. */
-function label(styled) {
+function label(styled, alone = false) {
   restyled = styled;
+  free = alone;
   $("tags").hidden = stage.view !== "split" || !styled;
-  $("badge").hidden = styled !== false && !recorder.active;
-  $("badge").textContent = recorder.active ? "Recording" : "Not restyled yet";
+  $("badge").hidden = styled !== false && !free && !recorder.active;
+  $("badge").textContent = recorder.active ? "Recording" : free ? "Camera lost: goes on by itself" : "Not restyled yet";
   $("badge").dataset.kind = recorder.active ? "recording" : "";
 }
 
@@ -285,7 +300,7 @@ function setView(view) {
   document.querySelectorAll("[data-view]").forEach((button) => button.setAttribute("aria-pressed", button.dataset.view === view));
   $("wipe").hidden = view !== "wipe";
   stage.draw();
-  label(restyled);
+  label(restyled, free);
 }
 
 function setMirror(on) {
@@ -302,7 +317,7 @@ function record() {
   else recorder.start(stage.canvas, (blob, ending) => download(blob, `mirage-${stamp()}.${ending}`));
   $("record").setAttribute("aria-pressed", recorder.active);
   $("record-text").textContent = recorder.active ? "Stop" : "Record";
-  label(restyled);
+  label(restyled, free);
 }
 
 /** The server ends a recording with the connection. */

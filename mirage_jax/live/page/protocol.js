@@ -5,6 +5,7 @@ const KINDS = { hello: 1, picture: 2, prompt: 3, style: 4, reset: 5, share: 6, b
 const STATE = 0x11;
 const STYLED = 0x12;
 const STATISTICS = 0x13;
+const FREE = 0x14;
 
 /** A message of named fields, for example encode("prompt", {text}). */
 export function encode(kind, fields) {
@@ -37,6 +38,13 @@ export function decode(buffer) {
       captured: view.getFloat64(6),
       styled: view.getUint8(14) === 1,
       data: new Blob([new Uint8Array(buffer, 15)], { type: "image/jpeg" }),
+    };
+  }
+  if (kind === FREE) {
+    return {
+      kind: "free",
+      sequence: view.getUint32(2),
+      data: new Blob([new Uint8Array(buffer, 6)], { type: "image/jpeg" }),
     };
   }
   if (kind !== STATE && kind !== STATISTICS) return null;

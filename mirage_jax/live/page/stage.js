@@ -28,6 +28,11 @@ export class Stage {
     this.draw();
   }
 
+  /** Takes over an ImageBitmap without a source: the last one stays. */
+  showFree(styled) {
+    this.show(this.#source, styled);
+  }
+
   draw() {
     const picture = this.#styled ?? this.#source;
     if (!picture) return;
