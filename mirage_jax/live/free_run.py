@@ -15,9 +15,9 @@ _MISSED = 3  # frames that a client may leave out
 class FreeRun:
     """When the stream of a client takes frames without a source.
 
-    They keep the pace that its pictures had, or 30 a second. They go along with the
-    frames of other clients, and have a step of their own where none came for half as
-    long again as they should wait: a lost camera costs the others little.
+    They keep the pace that its pictures had, at most 30 a second. They go along with
+    the frames of other clients, and have a step of their own where none came for half
+    as long again as they should wait: a lost camera costs the others little.
 
     Args:
       patience: seconds without a source until a camera is lost; where sources came more
