@@ -183,7 +183,11 @@ def _programs(
     loss = dataclasses.replace(loss, history=history)
     for mode in settings.modes.split(",") if settings.modes else ():
         rollout = RollOut(
-            *parse_mode(mode), settings.opening, settings.closing, settings.anchored
+            *parse_mode(mode),
+            settings.opening,
+            settings.closing,
+            settings.anchored,
+            settings.together,
         )
         one = make_rollout_loss(model, streams, loss, rollout)
         programs.append(Program(f"{rollout.name}_{streams.size}", one, 1, None))

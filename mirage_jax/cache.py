@@ -89,6 +89,26 @@ def forget(cache: FrameCache, streams: Bool[Array, " B"]) -> FrameCache:
     return dataclasses.replace(cache, age=jnp.where(streams[:, None], EMPTY, cache.age))
 
 
+def turned(cache: FrameCache, config: DenoiserConfig) -> FrameCache:
+    """The same cache with its ring turned until the cursor is at slot 0.
+
+    So caches of other moments fit side by side: slots have ages and no order.
+    """
+    tokens = frame_tokens(cache, config)
+
+    def turn(x: Array, axis: int, start: int, slot: int) -> Array:
+        head, ring = jnp.split(x, [start], axis)
+        return jnp.concatenate([head, jnp.roll(ring, -slot * cache.cursor, axis)], axis)
+
+    start = config.prompt_tokens + tokens
+    return FrameCache(
+        k=turn(cache.k, 2, start, tokens),
+        v=turn(cache.v, 2, start, tokens),
+        age=turn(cache.age, 1, 1, 1),
+        cursor=jnp.zeros((), jnp.int32),
+    )
+
+
 def age_bias(
     bias: Float[Array, "L K R+3"], age: Int[Array, "B R+2"]
 ) -> Float[Array, "L B 1 K R+3"]:

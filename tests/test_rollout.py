@@ -46,9 +46,9 @@ ARRIVED[1, 4:] = False
 ANCHORED = np.array([True, False])
 
 
-def unrolled(mode: tuple[str, int]) -> Any:
+def unrolled(mode: tuple[str, int], together: int = 0) -> Any:
     """(weights, source latents, share of `DIRT`) -> styled frames 0, 5 and 6."""
-    rollout = RollOut(*mode, opening=1, closing=2, anchored=0.5)
+    rollout = RollOut(*mode, opening=1, closing=2, anchored=0.5, together=together)
     stream = training_stream(rollout, SIDE, STREAMS, jnp.float32)
     prompt = toy_model.prompts(STREAMS)
 
@@ -126,6 +126,21 @@ def test_every_weight_learns_from_a_roll_out(slopes):
         assert np.abs(slope).max() > 0 or "missing" in name, name
 
 
+def test_frames_one_by_one_teach_what_all_at_once_do(slopes):
+    def last(weights, source):
+        frames = unrolled(("lagged", 2), together=1)(weights, source)
+        return jnp.square(frames[0, -1] - 1.0).mean()
+
+    operands = toy_model.params()["denoiser"], jnp.asarray(latents())
+    found = compiled(jax.grad(last), *operands)(*operands)
+
+    def same(one, other):
+        # A sum in another order: small beside the largest slope of the array.
+        np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max() + 1e-9)
+
+    jax.tree.map(same, found, slopes[0])
+
+
 def test_gradients_stay_within_a_frame_but_history_matters(slopes):
     _, by_frame = slopes
     assert by_frame[-1] > 0
@@ -195,6 +210,8 @@ def test_wrong_roll_outs_are_refused():
             parse_mode(mode)
     with pytest.raises(MirageError, match="closing=0"):
         RollOut(closing=0)
+    with pytest.raises(MirageError, match="together=5: .* 12 frames"):
+        RollOut(together=5)
     short = dataclasses.replace(BATCH, frames=3)
     run = make_rollout_loss(MODEL, short, DenoiserLoss(), RollOut(), jnp.float32)
     with pytest.raises(MirageError, match="3 frames is too short"):

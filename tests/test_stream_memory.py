@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -51,6 +52,22 @@ def test_the_ring_counts_ages_and_the_oldest_makes_room():
     assert age[1 + int(state.cache.cursor)] == 0
     young = play(ONE, frames(2))[2]
     assert sorted(np.asarray(young.cache.age)[0]) == [EMPTY] * RING + [0, 1]
+
+
+@pytest.mark.parametrize("count", [3, RING + 4])
+def test_slots_have_no_order_so_a_ring_may_be_turned(count):
+    stream = settings(anchor=True)
+    state = play(stream, frames(count))[2]
+    cache = frame_cache.turned(state.cache, MODEL.denoiser)
+    assert state.cache.cursor != 0 and cache.cursor == 0
+    assert cache.age[0, 1] == 0, "the newest frame comes first"
+    step, held = toy_model.step_of(stream), toy_model.weights(stream)
+    again = dataclasses.replace(jax.tree.map(jnp.copy, state), cache=cache)
+    source, arrived = frames(count + 1)[-1], np.ones(1, bool)
+    first, second = (
+        np.asarray(step(held, one, source, arrived)[0].styled) for one in (again, state)
+    )
+    np.testing.assert_allclose(first, second, atol=2e-5)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ steps, and there is no second implementation that could differ from it.
 
 Gradients stay within a frame (truncated backpropagation): K and V in the cache are
 data, but those that a pass writes, with the lagged commit the clean ones of the frame
-before it among them, are learnt by that pass (see `mirage_jax.written_slots`). The
-frames between the opening and the closing ones run without gradients; they are there to
-let errors build up.
+before it among them, are learnt by that pass (see `mirage_jax.written_slots`). So the
+streams run first, without gradients, and errors build up; then the opening and the
+closing frames are learnt from side by side, each from the state that its stream had
+come to, as if they were frames of streams of one batch.
 """
 
 import dataclasses
@@ -21,8 +22,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from mirage_jax import cache as frame_cache
 from mirage_jax import codec
-from mirage_jax.cache import EMPTY
+from mirage_jax.cache import EMPTY, FrameCache
 from mirage_jax.config import ModelConfig
 from mirage_jax.errors import MirageError
 from mirage_jax.stream import (
@@ -53,9 +55,11 @@ class RollOut:
 
     Attributes:
       commit, steps: of the streams, see `StreamConfig`.
-      opening, closing: frames at the clip's start and end that are learnt from; those
-        between run without gradients.
+      opening, closing: frames at the clip's start and end that are learnt from.
       anchored: share of the streams that keep their first frame as the anchor.
+      together: frames of a stream that are learnt from at once, a divisor of their
+        number; fewer take less memory and longer, as each group is computed again for
+        its gradient. 0: all of them.
     """
 
     commit: str = "lagged"
@@ -63,6 +67,7 @@ class RollOut:
     opening: int = 4
     closing: int = 8
     anchored: float = 0.5
+    together: int = 0
 
     def __post_init__(self):
         if self.opening < 0 or self.closing < 1:
@@ -70,6 +75,15 @@ class RollOut:
                 f"opening={self.opening} closing={self.closing}: a roll-out learns "
                 "from 0 or more opening frames and from 1 or more closing ones"
             )
+        if self.together < 0 or self.learnt % (self.together or 1):
+            raise MirageError(
+                f"together={self.together}: a roll-out learns from {self.learnt} "
+                "frames; take a divisor of that, or 0 for all at once"
+            )
+
+    @property
+    def learnt(self) -> int:
+        return self.opening + self.closing
 
     @property
     def name(self) -> str:
@@ -111,31 +125,85 @@ def training_stream(
 
 
 def _advance(
-    params: Any,
     state: StreamState,
     frame: tuple[Float[Array, "B h w C"], Bool[Array, " B"], Array],
     *,
+    params: Any,
     model: ModelConfig,
     stream: StreamConfig,
-    prompt: Float[Array, "B 384"],
     anchored: Bool[Array, " B"],
     history: HistoryAugmentation,
-) -> StreamState:
-    """One frame of every stream, differentiable in `params` and in nothing else."""
+) -> tuple[StreamState, StreamState]:
+    """One frame of every stream: the state after it, and the one that it starts from.
+
+    The latter has the history that the frame sees, corrupted if it is, and its ring
+    turned as in `mirage_jax.cache.turned`.
+    """
     latent, arrived, key = frame
-    weights = {"denoiser": params}
-    # All that came before is data, but for what a stream prepares from its weights.
-    state = jax.lax.stop_gradient(state)
-    state = set_prompt(weights, model, state, prompt)
     styled = corrupt_history(key, state.styled[:, None], history)[:, 0]
-    state = dataclasses.replace(
-        state, schedule=schedule(params, model, stream), styled=styled
-    )
-    state = style_latent(weights, state, latent, arrived, model=model, stream=stream)
+    begun = dataclasses.replace(state, styled=styled)
+    weights = {"denoiser": params}
+    state = style_latent(weights, begun, latent, arrived, model=model, stream=stream)
     age = state.cache.age.at[:, 0].set(
         jnp.where(anchored, state.cache.age[:, 0], EMPTY)
     )
-    return dataclasses.replace(state, cache=dataclasses.replace(state.cache, age=age))
+    state = dataclasses.replace(state, cache=dataclasses.replace(state.cache, age=age))
+    cache = frame_cache.turned(begun.cache, model.denoiser)
+    return state, dataclasses.replace(begun, cache=cache)
+
+
+def _learn(
+    params: Any,
+    begun: StreamState,
+    latent: Float[Array, "t B h w C"],
+    arrived: Bool[Array, "t B"],
+    *,
+    prompt: Float[Array, "B 384"],
+    model: ModelConfig,
+    stream: StreamConfig,
+) -> Float[Array, "t B h w C"]:
+    """Styled latents of frames of several moments, differentiable in `params` alone.
+
+    Args:
+      params: of the denoiser.
+      begun: of `_advance`, stacked by moment.
+      latent: of the sources.
+      arrived: which of them there are.
+      prompt: of each stream.
+      model: sizes.
+      stream: of the streams; here all moments are streams beside one another.
+    """
+    times, streams = arrived.shape
+    stream = dataclasses.replace(stream, batch=times * streams)
+
+    def joined(x: Array, axis: int = 0) -> Array:
+        x = jnp.moveaxis(x, 0, axis)
+        return x.reshape(*x.shape[:axis], stream.batch, *x.shape[axis + 2 :])
+
+    cache = FrameCache(
+        k=joined(begun.cache.k, 1),
+        v=joined(begun.cache.v, 1),
+        age=joined(begun.cache.age),
+        cursor=begun.cache.cursor[0],  # 0, as that of all
+    )
+    state = StreamState(
+        cache=cache,
+        # What a stream prepares from its weights and stores is learnt from too.
+        schedule=schedule(params, model, stream),
+        source=joined(begun.source),
+        styled=joined(begun.styled),
+        present=joined(begun.present),
+        frame=joined(begun.frame),
+        missing=joined(begun.missing),
+        key=joined(begun.key),
+    )
+    weights = {"denoiser": params}
+    prompts = jnp.tile(prompt, (times, 1))
+    state = set_prompt(weights, model, state, prompts)
+    state = style_latent(
+        weights, state, joined(latent), joined(arrived), model=model, stream=stream
+    )
+    return state.styled.reshape(latent.shape)
 
 
 def roll_out(
@@ -164,7 +232,7 @@ def roll_out(
       key: of the corruption of history.
     """
     frames = source.shape[1]
-    middle = frames - rollout.opening - rollout.closing
+    middle = frames - rollout.learnt
     if middle < 0:
         raise MirageError(
             f"a roll-out of {frames} frames is too short for opening="
@@ -172,32 +240,48 @@ def roll_out(
         )
     advance = partial(
         _advance,
+        params=jax.lax.stop_gradient(params),
         model=model,
         stream=stream,
-        prompt=prompt,
         anchored=anchored,
         history=history,
     )
-
-    # Only the state between two frames is kept for the way back.
-    @partial(jax.checkpoint, prevent_cse=False)
-    def learn(params, state, frame):
-        state = advance(params, state, frame)
-        return jax.lax.stop_gradient(state), state.styled
-
-    def watch(state, frame):
-        return advance(jax.lax.stop_gradient(params), state, frame), None
-
     clip = (source.swapaxes(0, 1), arrived.T, jax.random.split(key, frames))
 
     def part(start: int, count: int) -> Any:
         return jax.tree.map(lambda x: x[start : start + count], clip)
 
-    learnt = partial(jax.lax.scan, partial(learn, params))
-    state, opening = learnt(state, part(0, rollout.opening))
-    state, _ = jax.lax.scan(watch, state, part(rollout.opening, middle))
-    _, closing = learnt(state, part(frames - rollout.closing, rollout.closing))
-    return jnp.concatenate([opening, closing]).swapaxes(0, 1)
+    def unlearnt(state: StreamState, frame: Any) -> tuple[StreamState, None]:
+        return advance(state, frame)[0], None
+
+    # All that comes before a frame is data: the streams run first, and then all frames
+    # that are learnt from at once, each from where its stream had come to.
+    end = frames - rollout.closing
+    state = jax.lax.stop_gradient(state)
+    state, opening = jax.lax.scan(advance, state, part(0, rollout.opening))
+    state, _ = jax.lax.scan(unlearnt, state, part(rollout.opening, middle))
+    _, closing = jax.lax.scan(advance, state, part(end, rollout.closing))
+
+    def both(first: Array, last: Array) -> Array:
+        return jnp.concatenate([first, last])
+
+    begun = jax.lax.stop_gradient(jax.tree.map(both, opening, closing))
+    ends = jax.tree.map(both, part(0, rollout.opening), part(end, rollout.closing))
+    learn = partial(_learn, prompt=prompt, model=model, stream=stream)
+    moments = (begun, *ends[:2])
+    if rollout.together in (0, rollout.learnt):
+        return learn(params, *moments).swapaxes(0, 1)
+
+    # Of a group only what it begins with is kept for the way back.
+    @partial(jax.checkpoint, prevent_cse=False)
+    def group(params: Any, moments: Any) -> Array:
+        return learn(params, *moments)
+
+    groups = jax.tree.map(
+        lambda x: x.reshape(-1, rollout.together, *x.shape[1:]), moments
+    )
+    styled = jax.lax.map(partial(group, params), groups)
+    return styled.reshape(-1, *styled.shape[2:]).swapaxes(0, 1)
 
 
 def make_rollout_loss(
