@@ -226,6 +226,10 @@ def denoise_clip(
     angles = jnp.tile(angles, (frames, 1))
     block = Block(c, dtype)
 
+    @jax.checkpoint  # of the way in float32 nothing is kept for the gradient
+    def placed(x, scale):
+        return rotate(rms_norm(x, scale), angles)
+
     def layer(residual, per_layer):
         weights, bias, own = per_layer
         variables = {"params": weights}
@@ -233,8 +237,8 @@ def denoise_clip(
         slot_bias = clip_slot_bias(bias, frames, anchored)
 
         def attend(qkv):
-            q = rotate(rms_norm(qkv[:, :, 0], weights["q_scale"]), angles)
-            k = rotate(rms_norm(qkv[:, :, 1], weights["k_scale"]), angles)
+            q = placed(qkv[:, :, 0], weights["q_scale"])
+            k = placed(qkv[:, :, 1], weights["k_scale"])
             out = frame_attention(
                 q,
                 jnp.concatenate([prompt_k, k], axis=1),

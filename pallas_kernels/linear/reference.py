@@ -31,6 +31,16 @@ def linear_xla(
     *,
     activation: str | None,
 ) -> Float[Array, "B G N D"]:
-    """The same as Flax does it: the product is rounded to the dtype of x at once."""
-    y = (x @ kernel).astype(jnp.float32)
-    return finish(y, bias, activation, residual, gate).astype(x.dtype)
+    """The same as Flax does it: the product is rounded to the dtype of x at once.
+
+    For its gradient what follows the product is computed again: kept in float32 it
+    would be most of what a layer keeps.
+    """
+
+    @jax.checkpoint
+    def end(product: Array, *rest: Array | None) -> Array:
+        bias, residual, gate = rest
+        wide = product.astype(jnp.float32)
+        return finish(wide, bias, activation, residual, gate).astype(product.dtype)
+
+    return end(x @ kernel, bias, residual, gate)

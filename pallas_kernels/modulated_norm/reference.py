@@ -17,11 +17,7 @@ def modulated_norm(
     to: str | None = None,
 ) -> Float[Array, "B G N D"] | Quantised:
     """See `api.modulated_norm`."""
-    wide = x.astype(jnp.float32)
-    mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
-    y = wide * jax.lax.rsqrt(mean_square + EPSILON)
-    y = y * (1 + scale.astype(jnp.float32))[:, :, None]
-    y = y + shift.astype(jnp.float32)[:, :, None]
+    y = _normed(x, scale, shift)
     return y.astype(x.dtype) if to is None else quantise_rows(y, to)
 
 
@@ -41,7 +37,25 @@ def gated_residual_norm(
             jax.lax.dynamic_index_in_dim(vector, layer, 0, keepdims=False)
             for vector in (gate, scale, shift)
         )
-    wide = branch.astype(jnp.float32) * gate.astype(jnp.float32)[:, :, None]
     # Rounded before the norm, so that the norm is that of what the next layer reads.
-    total = (x.astype(jnp.float32) + wide).astype(x.dtype)
+    total = _added(x, branch, gate)
     return total, modulated_norm(total, scale, shift, to=to)
+
+
+# For their gradients both are computed again: what they have in float32 would be as
+# large as all else that a layer keeps.
+
+
+@jax.checkpoint
+def _added(x: Array, branch: Array, gate: Array) -> Array:
+    wide = branch.astype(jnp.float32) * gate.astype(jnp.float32)[:, :, None]
+    return (x.astype(jnp.float32) + wide).astype(x.dtype)
+
+
+@jax.checkpoint
+def _normed(x: Array, scale: Array, shift: Array) -> Array:
+    wide = x.astype(jnp.float32)
+    mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
+    y = wide * jax.lax.rsqrt(mean_square + EPSILON)
+    y = y * (1 + scale.astype(jnp.float32))[:, :, None]
+    return y + shift.astype(jnp.float32)[:, :, None]

@@ -29,6 +29,12 @@ def _rotate(
     return jnp.concatenate(turned, axis=-1)
 
 
+# Computed again for its gradient: in float32 it would be twice what it is made of.
+@jax.checkpoint
+def _placed(x: Array, scale: Array, cos: Array, sin: Array) -> Array:
+    return _rotate(_unit(x, scale), cos, sin)
+
+
 def qk_norm_rope_commit(
     qkv: Float[Array, "B Q 3 K E"],
     q_scale: Float[Array, "L E"],
@@ -45,8 +51,8 @@ def qk_norm_rope_commit(
     """See `api.qk_norm_rope_commit`."""
     dtype = qkv.dtype
     q_scale, k_scale = q_scale[layer], k_scale[layer]
-    q = _rotate(_unit(qkv[:, :, 0], q_scale), cos, sin).astype(dtype)
-    k = _rotate(_unit(qkv[:, :, 1], k_scale), cos, sin).astype(k_slots.dtype)
+    q = _placed(qkv[:, :, 0], q_scale, cos, sin).astype(dtype)
+    k = _placed(qkv[:, :, 1], k_scale, cos, sin).astype(k_slots.dtype)
     v = qkv[:, :, 2].astype(v_slots.dtype)
     tokens = qkv.shape[1] // starts.shape[0]
     for group in range(starts.shape[0]):
