@@ -99,3 +99,15 @@ def test_a_stage_is_profiled_and_recorded(tmp_path, capsys):
     assert values["operations/toy/roll_out"] >= 3, "one product a frame"
     shown = capsys.readouterr().out
     assert "toy: " in shown and "draw/mosaic" in shown
+
+
+@pytest.mark.parametrize("flag", ["programs", "graphs"])
+def test_what_is_not_there_is_named(flag, tmp_path):
+    importlib.reload(profile_training)
+    profile_training.load_stage = lambda config: SimpleNamespace(  # type: ignore
+        programs=[Program("toy", loss, 1, None)]
+    )
+    flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(**{flag: ["other"]}), pytest.raises(MirageError) as raised:
+        profile_training.profile_training(get_config("rollout"))
+    assert f"--{flag}=other" in str(raised.value) and "\n" not in str(raised.value)
