@@ -42,6 +42,7 @@ class StreamDriver:
         self._params = held_weights(model.params, config)
         self._model = model.config
         self._step = streaming.make_step(model.config, config)
+        self._compiled = False
         self._open = jax.jit(streaming.open_stream, static_argnums=(1, 2))
         self._set_prompt = jax.jit(
             streaming.set_prompt, static_argnums=1, donate_argnums=2
@@ -68,7 +69,12 @@ class StreamDriver:
 
         A source that is on the device already is used up.
         """
-        self._state, styled = self._step(self._params, self._opened(), source)
+        state = self._opened()
+        if not self._compiled:
+            # All stages side by side; called as they are they would be one by one.
+            self._step = self._step.lower(self._params, state, source).compile()
+            self._compiled = True
+        self._state, styled = self._step(self._params, state, source)
         return styled
 
     def _opened(self) -> StreamState:

@@ -27,7 +27,7 @@ from mirage_jax.profiling import Profile
 from mirage_jax.render_settings import OUTPUTS
 from mirage_jax.run_summary import summary_table
 from mirage_jax.schedule import parse_schedule
-from mirage_jax.stream import open_stream, set_prompt
+from mirage_jax.stream import make_step, open_stream, set_prompt
 from mirage_jax.stream_config import StreamConfig
 from mirage_jax.stream_driver import StreamDriver, time_frames
 from mirage_jax.video import writer
@@ -154,7 +154,7 @@ def test_the_film_is_the_stream_step_on_every_frame():
         jax.numpy.asarray(prompts[:1]),
         jax.random.key(3),
     )
-    step = driver._step  # what make_step gave, already compiled
+    step = make_step(model.config, config)
     for index, (source, styled) in enumerate(shown):
         np.testing.assert_array_equal(source, frames[index])
         if index == 3:

@@ -57,9 +57,8 @@ class RollOut:
       commit, steps: of the streams, see `StreamConfig`.
       opening, closing: frames at the clip's start and end that are learnt from.
       anchored: share of the streams that keep their first frame as the anchor.
-      together: frames of a stream that are learnt from at once, a divisor of their
-        number; fewer take less memory and longer, as each group is computed again for
-        its gradient. 0: all of them.
+      together: most frames of a stream that are learnt from at once; fewer take less
+        memory and longer, as each group is computed again for its gradient. 0: all.
     """
 
     commit: str = "lagged"
@@ -75,15 +74,21 @@ class RollOut:
                 f"opening={self.opening} closing={self.closing}: a roll-out learns "
                 "from 0 or more opening frames and from 1 or more closing ones"
             )
-        if self.together < 0 or self.learnt % (self.together or 1):
+        if self.together < 0:
             raise MirageError(
-                f"together={self.together}: a roll-out learns from {self.learnt} "
-                "frames; take a divisor of that, or 0 for all at once"
+                f"together={self.together}: learn from 1 or more frames at once, or "
+                "from all with 0"
             )
 
     @property
     def learnt(self) -> int:
         return self.opening + self.closing
+
+    @property
+    def group(self) -> int:
+        """Frames that are learnt from at once: groups are of one size."""
+        most = min(self.together or self.learnt, self.learnt)
+        return max(n for n in range(1, most + 1) if self.learnt % n == 0)
 
     @property
     def name(self) -> str:
@@ -269,7 +274,7 @@ def roll_out(
     ends = jax.tree.map(both, part(0, rollout.opening), part(end, rollout.closing))
     learn = partial(_learn, prompt=prompt, model=model, stream=stream)
     moments = (begun, *ends[:2])
-    if rollout.together in (0, rollout.learnt):
+    if rollout.group == rollout.learnt:
         return learn(params, *moments).swapaxes(0, 1)
 
     # Of a group only what it begins with is kept for the way back.
@@ -277,9 +282,7 @@ def roll_out(
     def group(params: Any, moments: Any) -> Array:
         return learn(params, *moments)
 
-    groups = jax.tree.map(
-        lambda x: x.reshape(-1, rollout.together, *x.shape[1:]), moments
-    )
+    groups = jax.tree.map(lambda x: x.reshape(-1, rollout.group, *x.shape[1:]), moments)
     styled = jax.lax.map(partial(group, params), groups)
     return styled.reshape(-1, *styled.shape[2:]).swapaxes(0, 1)
 
