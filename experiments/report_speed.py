@@ -126,12 +126,12 @@ def precision(folder: Path) -> Part:
                 average = values.pop("mean")
                 worst = min(values, key=lambda style: values[style])
                 cells = (number(average, 3), number(values[worst], 3), worst)
-                rows.append((path, steps, *cells))
-    head = ("path", "steps", "mean change", "worst change", "of style")
+                weights = f"`{one.setup['weights_sha256'][:8]}`"
+                rows.append((one.setup["device"], weights, path, steps, *cells))
+    head = ("device", "weights", "path", "steps", "mean change", "worst", "of style")
     return Part(
         "Change of PSNR against the teacher in dB, over the plain program in bfloat16 "
-        f"({', '.join(one.link for one in found)}; {machine(found[0].setup)}):\n\n"
-        + markdown_table(head, rows)
+        f"({', '.join(one.link for one in found)}):\n\n" + markdown_table(head, rows)
     )
 
 
