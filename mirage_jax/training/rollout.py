@@ -312,7 +312,7 @@ def make_rollout_loss(
         prompt = sample_prompts(embeddings, counts, keys[1], loss.prompts)
         clips = len(prompt)
         stream = training_stream(rollout, batch.size, clips, dtype)
-        # For the noise of its first frame; every frame writes its prompt anew.
+        # Streams run with what they hold from here on; learnt frames prepare it anew.
         state = open_stream({"denoiser": params}, model, stream, prompt, keys[2])
         with jax.named_scope("draw"):
             opening = frame_noise(state, stream, model.codec.channels)
