@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -139,8 +140,8 @@ class Run:
         for s in streams:
             row, params = row_of(s), self._params(s)
             sources = jax.device_put(self._sources(s))
-            encode = jax.jit(encode_frame, static_argnums=(1, 2))
-            latents = [encode(params, model, s, source) for source in sources]
+            encode = jax.jit(partial(encode_frame, model=model, stream=s))
+            latents = [encode(params, source) for source in sources]
             calls = {}
             for path, program in programs.items():
                 name = path.removeprefix(f"{row}/")

@@ -67,7 +67,7 @@ class FrameProgram:
         m, s = self.model, self.stream
         latent = given
         if self.without != "encode":
-            latent = encode_frame(params, m, s, given)
+            latent = encode_frame(params, given, model=m, stream=s)
         if self.without == "pass":
             frame = state.frame + 1
             state = dataclasses.replace(
@@ -77,7 +77,7 @@ class FrameProgram:
             state = style_latent(params, state, latent, model=m, stream=s)
         if self.without == "decode":
             return state, state.styled
-        return state, decode_frame(params, m, s, state.styled)
+        return state, decode_frame(params, state.styled, model=m, stream=s)
 
     def lower(self, params: Any) -> Any:
         """Traced for weights of these shapes, to be compiled; the state is donated."""

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
@@ -23,9 +22,9 @@ class FrameStep:
     `jax.jit`; those of a step that was lowered or compiled are what JAX made of them.
 
     Attributes:
-      encode: (codec, source) -> latent of the source.
-      style: (denoiser, state, latent, arrived) -> the next state; gives the state up.
-      decode: (codec, latent, source) -> what is shown, a picture as a rule; gives the
+      encode: (params, source) -> latent of the source.
+      style: (params, state, latent, arrived) -> the next state; gives the state up.
+      decode: (params, latent, source) -> what is shown, a picture as a rule; gives the
         source up, whose place in memory the picture takes.
     """
 
@@ -49,9 +48,10 @@ class FrameStep:
           arrived: which streams really got a new source; None means all.
         """
         if not isinstance(source, jax.Array):
-            source = jnp.array(source)  # a copy: what is given up must not be a user's
+            # What is given up must not be the user's own memory.
+            source = jax.device_put(source, may_alias=False)
         latent = self.encode(of_encoder(params), source)
-        state = self.style(params["denoiser"], state, latent, arrived)
+        state = self.style(of_denoiser(params), state, latent, arrived)
         return state, self.decode(of_decoder(params), state.styled, source)
 
     def lower(
@@ -63,7 +63,7 @@ class FrameStep:
         return dataclasses.replace(
             self,
             encode=self.encode.lower(encoder, source),
-            style=self.style.lower(params["denoiser"], state, latent, arrived),
+            style=self.style.lower(of_denoiser(params), state, latent, arrived),
             decode=self.decode.lower(decoder, state.styled, source),
         )
 
@@ -86,10 +86,15 @@ class FrameStep:
 
 
 def of_encoder(params: Params) -> Params:
-    """What the encoder reads of all weights; more would only cost the host time."""
-    return {name: part for name, part in params["codec"].items() if name != "decoder"}
+    """What the first stage reads of all weights; more would only cost the host time."""
+    return {"codec": {k: v for k, v in params["codec"].items() if k != "decoder"}}
+
+
+def of_denoiser(params: Params) -> Params:
+    """The same of the second stage."""
+    return {"denoiser": params["denoiser"]}
 
 
 def of_decoder(params: Params) -> Params:
-    """What the decoder reads of all weights."""
-    return {name: part for name, part in params["codec"].items() if name != "encoder"}
+    """The same of the last stage."""
+    return {"codec": {k: v for k, v in params["codec"].items() if k != "encoder"}}

@@ -216,18 +216,30 @@ def _denoise(
 
 
 def encode_frame(
-    params: Params, model: ModelConfig, stream: StreamConfig, source: Array
+    params: Params,
+    source: UInt8[Array, "B H W 3"],
+    *,
+    model: ModelConfig,
+    stream: StreamConfig,
 ) -> Float[Array, "B h w C"]:
-    """Source frames, uint8 [B, H, W, 3], to float32 latents."""
+    """Source frames to float32 latents."""
+    if source.shape != (stream.batch, stream.height, stream.width, 3):
+        raise ValueError(f"{source.shape=} does not fit {stream=}")
     with jax.named_scope("encode"):
         dtype = jnp.dtype(stream.dtype)
         return codec.encode(params["codec"], to_floats(source), model.codec, dtype)
 
 
 def decode_frame(
-    params: Params, model: ModelConfig, stream: StreamConfig, styled: Array
+    params: Params,
+    styled: Float[Array, "B h w C"],
+    place: UInt8[Array, "B H W 3"] | None = None,
+    *,
+    model: ModelConfig,
+    stream: StreamConfig,
 ) -> UInt8[Array, "B H W 3"]:
-    """Clean latents [B, h, w, C] to frames."""
+    """Clean latents to frames; `place` is not read, the result may take its memory."""
+    del place
     with jax.named_scope("decode"):
         dtype = jnp.dtype(stream.dtype)
         return to_bytes(codec.decode(params["codec"], styled, model.codec, dtype))
@@ -305,16 +317,15 @@ def stream_step(
     Returns:
       The next state and the styled frames.
     """
-    how: Any = {"model": model, "stream": stream}
-    latent = encoded(params["codec"], source, **how)
-    state = denoised(params["denoiser"], state, latent, arrived, **how)
-    return state, decoded(params["codec"], state.styled, source, **how)
+    latent = encode_frame(params, source, model=model, stream=stream)
+    state = style_latent(params, state, latent, arrived, model=model, stream=stream)
+    return state, decode_frame(params, state.styled, model=model, stream=stream)
 
 
 def make_step(
     model: ModelConfig,
     stream: StreamConfig,
-    show: Callable[..., Any] | None = None,
+    show: Callable[..., Any] = decode_frame,
 ) -> FrameStep:
     """`stream_step` for fixed configurations, compiled; state and source are donated.
 
@@ -326,54 +337,14 @@ def make_step(
     Args:
       model: sizes.
       stream: how it runs.
-      show: takes the place of `decoded`, and gives what the step returns beside the
+      show: is called as `decode_frame`, and gives what the step returns beside the
         state, with a picture in it.
     """
     return FrameStep(
-        encode=frame_program(encoded, model, stream, donate=()),
-        style=frame_program(denoised, model, stream, donate=1),
-        decode=frame_program(show or decoded, model, stream, donate=2),
+        encode=frame_program(encode_frame, model, stream, donate=()),
+        style=frame_program(style_latent, model, stream, donate=1),
+        decode=frame_program(show, model, stream, donate=2),
     )
-
-
-def encoded(
-    codec: Params,
-    source: UInt8[Array, "B H W 3"],
-    *,
-    model: ModelConfig,
-    stream: StreamConfig,
-) -> Float[Array, "B h w C"]:
-    """The first stage of a `FrameStep`."""
-    if source.shape != (stream.batch, stream.height, stream.width, 3):
-        raise ValueError(f"{source.shape=} does not fit {stream=}")
-    return encode_frame({"codec": codec}, model, stream, source)
-
-
-def denoised(
-    denoiser: Params,
-    state: StreamState,
-    latent: Float[Array, "B h w C"],
-    arrived: Bool[Array, " B"] | None = None,
-    *,
-    model: ModelConfig,
-    stream: StreamConfig,
-) -> StreamState:
-    """The second stage of a `FrameStep`."""
-    params = {"denoiser": denoiser}
-    return style_latent(params, state, latent, arrived, model=model, stream=stream)
-
-
-def decoded(
-    codec: Params,
-    styled: Float[Array, "B h w C"],
-    source: UInt8[Array, "B H W 3"],
-    *,
-    model: ModelConfig,
-    stream: StreamConfig,
-) -> UInt8[Array, "B H W 3"]:
-    """The last stage of a `FrameStep`; the picture takes the place of `source`."""
-    del source
-    return decode_frame({"codec": codec}, model, stream, styled)
 
 
 def make_scan(

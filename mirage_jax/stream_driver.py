@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, UInt8
 
 from mirage_jax import stream as streaming
 from mirage_jax.device_weights import held_weights
+from mirage_jax.frame_step import FrameStep
 from mirage_jax.stream import StreamState
 from mirage_jax.stream_config import StreamConfig
 from mirage_jax.weights import Model
@@ -41,8 +42,7 @@ class StreamDriver:
         self.config = config
         self._params = held_weights(model.params, config)
         self._model = model.config
-        self._step = streaming.make_step(model.config, config)
-        self._compiled = False
+        self._step: FrameStep | None = None  # compiled with the first frame
         self._open = jax.jit(streaming.open_stream, static_argnums=(1, 2))
         self._set_prompt = jax.jit(
             streaming.set_prompt, static_argnums=1, donate_argnums=2
@@ -70,10 +70,10 @@ class StreamDriver:
         A source that is on the device already is used up.
         """
         state = self._opened()
-        if not self._compiled:
+        if self._step is None:
             # All stages side by side; called as they are they would be one by one.
-            self._step = self._step.lower(self._params, state, source).compile()
-            self._compiled = True
+            step = streaming.make_step(self._model, self.config)
+            self._step = step.lower(self._params, state, source).compile()
         self._state, styled = self._step(self._params, state, source)
         return styled
 

@@ -9,7 +9,7 @@ from toy_model import MODEL, frames, params, settings, start
 from mirage_jax import frame_compiler
 from mirage_jax.frame_compiler import load_convolutions
 from mirage_jax.frame_step import of_decoder, of_encoder
-from mirage_jax.stream import decoded, make_step, stream_step
+from mirage_jax.stream import decode_frame, make_step, stream_step
 
 
 @pytest.mark.parametrize("change", [{}, {"commit": "lagged", "steps": 2}])
@@ -25,25 +25,27 @@ def test_the_chain_makes_the_pictures_of_the_step(change):
         np.testing.assert_allclose(
             np.asarray(found, int), np.asarray(wanted, int), atol=1
         )
+    # So may K, and after some frames its last digits: it is of unit spread.
     np.testing.assert_allclose(apart.cache.k, together.cache.k, atol=1e-4)
 
 
 def test_a_stage_gets_the_weights_that_it_reads_and_no_others():
     held = params()
-    assert set(of_encoder(held)) | set(of_decoder(held)) == set(held["codec"])
-    assert "decoder" not in of_encoder(held) and "encoder" not in of_decoder(held)
+    encoder, decoder = of_encoder(held)["codec"], of_decoder(held)["codec"]
+    assert set(encoder) | set(decoder) == set(held["codec"])
+    assert "decoder" not in encoder and "encoder" not in decoder
     lowered = make_step(MODEL, settings()).lower(held, start(settings()), frames(1)[0])
     counts = {
         name: len(jax.tree.leaves(stage.in_avals))
         for name, stage in lowered.stages.items()
     }
-    assert counts["encode"] == len(jax.tree.leaves(of_encoder(held))) + 1
-    assert counts["decode"] == len(jax.tree.leaves(of_decoder(held))) + 2
+    assert counts["encode"] == len(jax.tree.leaves(encoder)) + 1
+    assert counts["decode"] == len(jax.tree.leaves(decoder)) + 2
 
 
 def test_more_than_a_picture_can_be_shown():
-    def show(codec, styled, source, *, model, stream):
-        picture = decoded(codec, styled, source, model=model, stream=stream)
+    def show(params, styled, place, *, model, stream):
+        picture = decode_frame(params, styled, place, model=model, stream=stream)
         return picture, styled.mean()
 
     stream = settings()

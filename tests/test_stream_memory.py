@@ -67,6 +67,7 @@ def test_slots_have_no_order_so_a_ring_may_be_turned(count):
     first, second = (
         np.asarray(step(held, one, source, arrived)[0].styled) for one in (again, state)
     )
+    # The same sums over keys in another order.
     np.testing.assert_allclose(first, second, atol=2e-5)
 
 

@@ -20,7 +20,7 @@ from mirage_jax.monitor import sound
 from mirage_jax.stream import (
     Params,
     StreamState,
-    decoded,
+    decode_frame,
     make_step,
     open_stream,
     reset,
@@ -185,15 +185,15 @@ class SeatedStreams:
 
 
 def checked(
-    codec: Params,
+    params: Params,
     styled: Float[Array, "B h w C"],
-    source: UInt8[Array, "B H W 3"],
+    place: UInt8[Array, "B H W 3"],
     *,
     model: ModelConfig,
     stream: StreamConfig,
 ) -> tuple[UInt8[Array, "B H W 3"], Bool[Array, " B"]]:
-    """`decoded`, and for each stream whether its latent is finite and not loud."""
-    picture = decoded(codec, styled, source, model=model, stream=stream)
+    """`decode_frame`, and of each stream whether its latent is finite and not loud."""
+    picture = decode_frame(params, styled, place, model=model, stream=stream)
     return picture, sound(styled)
 
 
