@@ -92,8 +92,8 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
             opening=4,  # frames that are learnt from at the start ...
             closing=8,  # ... and at the end
             anchored=0.5,  # share of streams with an anchor
-            # Most learnt frames at once, or 0: all, which is quicker and takes twice
-            # the memory.
+            # Most learnt frames at once, or 0: all, which computes nothing twice and
+            # takes more memory.
             together=4,
             corrupted=0.1,  # share of frames whose history is corrupted
         ),

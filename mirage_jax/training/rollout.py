@@ -58,7 +58,7 @@ class RollOut:
       opening, closing: frames at the clip's start and end that are learnt from.
       anchored: share of the streams that keep their first frame as the anchor.
       together: most frames of a stream that are learnt from at once; fewer take less
-        memory and longer, as each group is computed again for its gradient. 0: all.
+        memory, but each group is computed again for its gradient. 0: all.
     """
 
     commit: str = "lagged"
