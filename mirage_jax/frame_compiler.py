@@ -33,6 +33,8 @@ UNROLL_OPTION = "xla_gpu_command_buffer_unroll_loops"
 def frame_options(loop: bool = False) -> dict[str, str] | None:
     """Options of `jax.jit` for JAX's default device; XLA_FLAGS have the last word.
 
+    What is compiled with them may hold convolutions: see `load_convolutions`.
+
     Args:
       loop: layers are a loop, and the program has no longer one.
     """
@@ -78,8 +80,11 @@ def load_convolutions() -> None:
     """Has cuDNN load what it needs before a convolution of a graph is the first one.
 
     It cannot load while XLA records a graph, and a program out of JAX's cache begins
-    with that: its first frame failed with CUDNN_STATUS_EXECUTION_FAILED.
+    with that: its first call failed with CUDNN_STATUS_EXECUTION_FAILED. To be called by
+    whoever makes programs with a codec in them. Without a GPU it does nothing.
     """
+    if jax.default_backend() != "gpu":
+        return
     picture = jnp.ones((1, 64, 64, 32), jnp.bfloat16)
     filters = jnp.ones((32, 3, 3, 32), jnp.bfloat16)
     order = ("NHWC", "OHWI", "NHWC")
@@ -104,12 +109,10 @@ def frame_program(
       donate: numbers of the operands that are given up.
     """
     stream = settled(model, stream)
-    options = frame_options(loop=not stream.unrolled)
-    if options is not None:
-        load_convolutions()
+    load_convolutions()
     return jax.jit(
         functools.partial(call, model=model, stream=stream),
         donate_argnums=donate,
         keep_unused=True,  # also what is only written needs its place
-        compiler_options=options,
+        compiler_options=frame_options(loop=not stream.unrolled),
     )

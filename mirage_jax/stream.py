@@ -25,7 +25,11 @@ from mirage_jax import codec, flow, monitor
 from mirage_jax.cache import FrameCache
 from mirage_jax.config import TEXT_WIDTH, ModelConfig
 from mirage_jax.denoiser import Condition, condition, denoise_frame, prompt_slots
-from mirage_jax.frame_compiler import frame_options, frame_program
+from mirage_jax.frame_compiler import (
+    frame_options,
+    frame_program,
+    load_convolutions,
+)
 from mirage_jax.frame_step import FrameStep
 from mirage_jax.monitor import Monitor, new_monitor
 from mirage_jax.pixels import to_bytes, to_floats
@@ -359,4 +363,5 @@ def make_scan(
         step = partial(stream_step, params, model=model, stream=stream)
         return jax.lax.scan(step, state, clip)
 
+    load_convolutions()
     return jax.jit(scan, donate_argnums=1, compiler_options=frame_options())

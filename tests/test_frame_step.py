@@ -6,10 +6,9 @@ import pytest
 import toy_model
 from toy_model import MODEL, frames, params, settings, start
 
-from mirage_jax import frame_compiler
 from mirage_jax.frame_compiler import load_convolutions
 from mirage_jax.frame_step import of_decoder, of_encoder
-from mirage_jax.stream import decode_frame, make_step, stream_step
+from mirage_jax.stream import decode_frame, make_scan, make_step, stream_step
 
 
 @pytest.mark.parametrize("change", [{}, {"commit": "lagged", "steps": 2}])
@@ -58,10 +57,18 @@ def test_more_than_a_picture_can_be_shown():
 
 def test_convolutions_are_loaded_before_a_graph_holds_one(monkeypatch):
     loaded = []
-    monkeypatch.setattr(frame_compiler, "load_convolutions", lambda: loaded.append(1))
+    real = jax.lax.conv_general_dilated
+
+    def convolve(*operands, **named):
+        loaded.append(operands[0].shape)
+        return real(*operands, **named)
+
+    monkeypatch.setattr(jax.lax, "conv_general_dilated", convolve)
+    load_convolutions.cache_clear()
     make_step(MODEL, settings())
     assert not loaded, "a CPU has no graph"
-    monkeypatch.setattr(frame_compiler, "frame_options", lambda loop: {})
-    make_step(MODEL, settings())
-    assert loaded
-    load_convolutions()  # runs anywhere
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for make in (make_step, make_scan):
+        load_convolutions.cache_clear()
+        make(MODEL, settings())
+    assert len(loaded) == 2

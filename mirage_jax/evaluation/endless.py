@@ -20,6 +20,7 @@ from mirage_jax.evaluation.quality import Case
 from mirage_jax.evaluation.streaming import side_by_side
 from mirage_jax.evaluation.targets import loop_context, loop_index, make_targets
 from mirage_jax.flow import STEP_COUNTS
+from mirage_jax.frame_compiler import load_convolutions
 from mirage_jax.stream import StreamState, make_scan, open_stream, stream_step
 from mirage_jax.stream_config import COMMITS, StreamConfig
 from mirage_jax.weights import Model
@@ -106,6 +107,7 @@ class Endless:
         self.model, self.prompts = model.config, np.asarray(prompts, np.float32)
         self.params = jax.jit(device_weights, static_argnums=1)(model.params, stream)
         self._programs: dict[tuple[Any, ...], Any] = {}
+        load_convolutions()
 
     def run(
         self,

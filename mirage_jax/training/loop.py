@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mirage_jax.errors import MirageError
+from mirage_jax.frame_compiler import load_convolutions
 from mirage_jax.profiling import Profile
 from mirage_jax.training.checkpoint import Checkpoints
 from mirage_jax.training.hosts import Agreement, leads
@@ -44,6 +45,7 @@ def _compile(
     steps: Sequence[Any], state: TrainState, data: Any
 ) -> list[Callable[..., Any]]:
     """Compile all programs at once, before the clock starts."""
+    load_convolutions()
     rate = np.float32(0)
     lowered = [step.lower(state, data, rate) for step in steps]
     with concurrent.futures.ThreadPoolExecutor(len(lowered)) as pool:
