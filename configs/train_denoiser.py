@@ -54,7 +54,7 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
         pattern=(2, 0, 1, 3, 0) if rollout else (0, 0, 0, 1),
         frames=16,  # twice the ring, see "What running it taught" in docs/design.md
         anchor_probability=0.2,
-        source_dropped=0.1,
+        source_dropped=0.2 if rollout else 0.1,
         # Uses of a clip in a step, each with its own noise.
         draws=1,
         loss=dict(
@@ -63,7 +63,9 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
             pixel_mse=4.0 if pixel else 0.0,
             perceptual=0.05 if pixel else 0.0,
             decoded=4 if pixel else 1,
-            missing_source=0.25,
+            steady=0.2 if rollout else 0.0,  # against flicker
+            missing_source=1.0,
+            fixed_noise=0.5,  # share of clips
             # What a layer computes again to save memory: "none", "light" or "full".
             remat="none",
         ),

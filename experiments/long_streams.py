@@ -41,7 +41,7 @@ _PRECISION = flags.DEFINE_enum(
 )
 _ANCHOR = flags.DEFINE_bool("anchor", False, "Keep the first frame in its slot.")
 _FIXED_NOISE = flags.DEFINE_bool(
-    "fixed_noise", False, "One noise for all frames of a stream."
+    "fixed_noise", True, "One noise for all frames of a stream."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of noise and corruption.")
 

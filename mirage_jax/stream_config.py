@@ -32,7 +32,8 @@ class StreamConfig:
       memory: False empties the cache before every frame, to measure its use.
       monitor: notice when a stream goes wrong (`mirage_jax.monitor`): it then forgets
         all but its prompt and fades in anew.
-      fixed_noise: one noise for all frames of a stream, not a new one each frame.
+      fixed_noise: one noise for all frames of a stream, so that what stands still
+        stays; a new one each frame without it.
       hold: frames without a source during which the last source is repeated.
       dtype: compute type, "bfloat16" or "float32".
       attention: attention backend by name; here and below None chooses by
@@ -53,7 +54,7 @@ class StreamConfig:
     anchor: bool = False
     memory: bool = True
     monitor: bool = False
-    fixed_noise: bool = False
+    fixed_noise: bool = True
     hold: int = 8
     dtype: str = "bfloat16"
     attention: str | None = None

@@ -249,7 +249,8 @@ def test_a_camera_is_lost_for_seconds_and_comes_back_on_a_websocket():
                 numbers = await a.next(Statistics)
             assert numbers.received == numbers.styled
             images = np.array([decode_picture(one.data, 1 << 20) for one in free], int)
-            assert np.abs(np.diff(images, axis=0)).mean((1, 2, 3)).min() > 1
+            # It settles, as its noise stays, but is not one picture again and again.
+            assert np.abs(np.diff(images, axis=0)).mean((1, 2, 3)).max() > 1
             # What is shown is the picture of the step that had the new source.
             shown = decode_picture(answer.data, 1 << 20)
             made = np.array([styled for _, _, styled in device.log[steps:]], int)

@@ -13,7 +13,7 @@ from mirage_jax import monitor
 from mirage_jax.cache import EMPTY
 from mirage_jax.stream import reset, set_prompt
 
-WATCHED = settings(batch=2, commit="lagged", monitor=True, fixed_noise=True)
+WATCHED = settings(batch=2, commit="lagged", monitor=True)
 CALM = monitor.FIRST_JUDGED + 2  # frames until there is a habit
 
 

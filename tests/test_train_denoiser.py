@@ -150,6 +150,56 @@ def test_sources_are_only_lost_at_the_end_of_a_clip():
     assert training.presence(jax.random.key(0), 64, never).all()
 
 
+def test_the_world_stands_still_where_a_source_is_lost():
+    draw = functools.partial(training.sample_pairs_of_styles, batch=BATCH)
+    # The users' pair of this test moves too, else nothing could be seen of it.
+    still = pair_store()
+    bright = np.arange(6, dtype=np.uint8)[:, None, None, None]
+    moving = dataclasses.replace(still, source=still.source + 20 * bright)
+    moving = dataclasses.replace(moving, styled=moving.source)
+    some = dataclasses.replace(data(with_pairs=True), pairs=moving)
+    present = np.ones((4, BATCH.frames), bool)
+    present[[0, 3], 2:] = False
+    key = jax.random.key(2)
+    source, target, _ = jax.jit(draw)(some, key, present=jnp.array(present))
+    whole, styled, _ = jax.jit(draw)(some, key)
+    np.testing.assert_array_equal(source[0, 2:], np.stack([source[0, 1]] * 2))
+    for found, moved in ((source, whole), (target, styled)):
+        np.testing.assert_array_equal(found[3, 2:], np.stack([found[3, 1]] * 2))
+        np.testing.assert_array_equal(found[:, :2], moved[:, :2])
+        np.testing.assert_array_equal(found[1], moved[1])
+        assert np.abs(moved[3, 2] - moved[3, 1]).min() > 0.01
+    # Sepia is a function of the frame alone.
+    np.testing.assert_array_equal(target[0, 2:], np.stack([target[0, 1]] * 2))
+
+
+def test_an_error_that_stays_is_no_flicker():
+    error = jnp.zeros((2, 3, 4, 4, 8)).at[0].set(0.7).at[1, 2].set(2.0)
+    everywhere = jnp.ones((2, 3), bool)
+    # One of four steps from frame to frame has a change, of 2.
+    assert training.change_of_error(error, everywhere) == pytest.approx(1.0)
+    first_alone = everywhere.at[1, 2].set(False)
+    assert training.change_of_error(error, first_alone) == 0
+    assert training.change_of_error(error, ~everywhere) == 0, "and not 0 / 0"
+
+
+def test_a_share_of_the_clips_has_one_noise_for_all_frames(monkeypatch):
+    """By a model that gives back what it is given: of pure noise the noise itself."""
+    monkeypatch.setattr(training, "denoise_clip", lambda p, m, noisy, *_, **__: noisy)
+    changes = {}
+    for share in (0.0, 1.0):
+        loss = DenoiserLoss(
+            history=CLEAN, mix=NoiseMix(all_noise=1.0), steady=1.0, fixed_noise=share
+        )
+        run = training.make_denoiser_loss(MODEL, BATCH, loss, jnp.float32)
+        operands: Any = ({}, jax.random.key(3), data(), jnp.int32(0))
+        _, metrics = compiled(run, *operands)(*operands)
+        changes[share] = float(metrics["steady_32"])
+    assert changes[1.0] < 0.01, "what is left are the pictures, which hardly change"
+    # Noise of two frames differs by twice its power, give or take for so few numbers.
+    assert changes[0.0] == pytest.approx(2, rel=0.25)
+
+
 def test_targets_stay_clean_when_history_does_not(monkeypatch):
     def echo(params, model, noisy, *rest, **named):
         return params * noisy

@@ -65,7 +65,8 @@ class ClipBatch:
       size: height and width in pixels.
       frames: T.
       anchor_probability: share of clips whose first frame is an old one.
-      source_dropped: share of clips whose source is missing from some frame on.
+      source_dropped: share of clips whose source is missing from some frame on; the
+        world then stands still.
       draws: how often each clip is used in a step, every time with a wording, flow
         times, noise and history of its own. Drawing, styling and encoding a clip cost
         several times more than a pass of the default denoiser over it.
@@ -87,7 +88,10 @@ class DenoiserLoss:
       pixel_l1, pixel_mse, perceptual: weights of the errors of decoded frames; all 0
         leaves decoding out (the diffusion stage).
       decoded: frames of a clip that are decoded, evenly spaced from a random one on.
+      steady: weight of how much the error of latents changes from a frame to the next,
+        between frames from pure noise: what stays does not flicker.
       missing_source: weight of frames that have to do without a source.
+      fixed_noise: share of clips with one noise for all frames, as streams have it.
       mix: how flow times are drawn.
       history: how the past is corrupted.
       prompts: how far prompts stray from the wordings.
@@ -99,7 +103,9 @@ class DenoiserLoss:
     pixel_mse: float = 0.0
     perceptual: float = 0.0
     decoded: int = 1
-    missing_source: float = 0.25
+    steady: float = 0.0
+    missing_source: float = 1.0
+    fixed_noise: float = 0.5
     mix: flow.NoiseMix = flow.NoiseMix()
     history: HistoryAugmentation = HistoryAugmentation()
     prompts: PromptAugmentation = PromptAugmentation()
@@ -167,20 +173,41 @@ def _draw_clips(
     return jnp.stack(frames), jnp.stack(anchored)
 
 
+def _at(
+    frames: Float[Array, "s T H W 3"], shown: Int[Array, "s T"]
+) -> Float[Array, "s T H W 3"]:
+    return jnp.take_along_axis(frames, shown[..., None, None, None], axis=1)
+
+
 def sample_pairs_of_styles(
     data: DenoiserData,
     key: Array,
     batch: ClipBatch,
+    present: Bool[Array, "s T"] | None = None,
     variants: Int[Array, " s"] | None = None,
 ) -> tuple[Array, Array, Bool[Array, " s"]]:
     """One (source, styled) clip of every style, float32 [s, T, H, W, 3] in [0, 1].
 
-    `variants` are those of the styles that have any; without them they are drawn.
+    Args:
+      data: what is drawn from.
+      key: same key, same clips.
+      batch: how.
+      present: which frames have a source, of `presence`. Where it is gone the world
+        stands still: nobody could guess how it moved on, and a model that is to guess
+        learns to blur. All have one without it.
+      variants: of the styles that have any; they are drawn without it.
+
+    Returns:
+      Sources, targets, and whether a clip opens with an old frame.
     """
     styles = find_styles(data.only, trainable_styles(data.styler))
     draw_key, start_key, effect_key, pair_key = jax.random.split(key, 4)
     with jax.named_scope("clips"):
         frames, anchored = _draw_clips(data, draw_key, batch, styles)
+    if present is not None:
+        times = jnp.arange(batch.frames)[None]
+        shown = jnp.minimum(times, present.sum(1, keepdims=True) - 1)
+        frames = _at(frames, shown[: len(styles)])
     starts = jax.random.randint(start_key, (len(styles),), 0, INDEX_RANGE)
     effect_keys = jax.random.split(effect_key, len(styles))
     sources, targets = [], []
@@ -203,7 +230,10 @@ def sample_pairs_of_styles(
             sources.append(source[0])
             targets.append(target[0])
         anchored = jnp.concatenate([anchored, jnp.zeros(count, bool)])
-    return jnp.stack(sources), jnp.stack(targets), anchored
+    source, target = jnp.stack(sources), jnp.stack(targets)
+    if present is not None and data.pairs is not None:
+        source, target = _at(source, shown), _at(target, shown)
+    return source, target, anchored
 
 
 def _repeat(x: Array, times: int) -> Array:
@@ -216,6 +246,15 @@ def presence(key: Array, clips: int, batch: ClipBatch) -> Bool[Array, "s T"]:
     first = jax.random.randint(where, (clips, 1), 1, batch.frames)
     dropped = jax.random.uniform(coin, (clips, 1)) < batch.source_dropped
     return ~(dropped & (jnp.arange(batch.frames)[None] >= first))
+
+
+def change_of_error(
+    error: Float[Array, "s T h w C"], counts: Bool[Array, "s T"]
+) -> Float[Array, ""]:
+    """Mean square of how the error differs between neighbours that both count."""
+    both = counts[:, 1:] & counts[:, :-1]
+    change = jnp.square(error[:, 1:] - error[:, :-1]).mean((2, 3, 4))
+    return jnp.where(both, change, 0).sum() / jnp.maximum(both.sum(), 1)
 
 
 def pixel_terms(
@@ -280,12 +319,13 @@ def make_denoiser_loss(
         params: Params, key: Array, data: DenoiserData, step: Array
     ) -> tuple[Array, dict[str, Array]]:
         del step
-        keys = jax.random.split(key, 9)
+        keys = jax.random.split(key, 10)
         embeddings, counts = jnp.asarray(data.embeddings), jnp.asarray(data.counts)
         variants = jax.random.randint(keys[8], counts.shape, 0, VARIANTS)
+        present = presence(keys[2], len(counts), batch)
         with jax.named_scope("draw"):
             source, target, anchored = sample_pairs_of_styles(
-                data, keys[0], batch, variants
+                data, keys[0], batch, present, variants
             )
         prompt = jnp.concatenate(
             [
@@ -301,13 +341,15 @@ def make_denoiser_loss(
         with jax.named_scope("encode"):
             source_latent, clean = encode(source), encode(target)
         anchored = _repeat(anchored, batch.draws)
+        present = _repeat(present, batch.draws)
         clips = clean.shape[0]
-        present = presence(keys[2], clips, batch)
         tau = flow.draw_times(keys[3], clips, batch.frames, loss.mix)
         step_size = flow.draw_step_sizes(keys[4], tau)
         noise = jax.random.normal(keys[6], clean.shape)
         opening = name_variant(noise[:, 0], _repeat(variants, batch.draws))
         noise = noise.at[:, 0].set(opening)
+        fixed = jax.random.uniform(keys[9], (clips, 1, 1, 1, 1)) < loss.fixed_noise
+        noise = jnp.where(fixed, noise[:, :1], noise)
 
         def own(rows: Array, latents: Array) -> Array:
             """What a stream of one step with the merged commit would have shown."""
@@ -347,10 +389,13 @@ def make_denoiser_loss(
                 dtype=dtype,
                 remat=loss.remat,
             )
-        error = jnp.square(predicted - clean).mean((2, 3, 4))  # [s, T]
+        difference = predicted - clean
+        error = jnp.square(difference).mean((2, 3, 4))  # [s, T]
         weight = flow.frame_weight(tau)
         weight = weight * jnp.where(present, 1.0, loss.missing_source)
         terms = {"latent": (weight * error).mean()}
+        if loss.steady:
+            terms["steady"] = change_of_error(difference, tau == 0)
         if loss.in_pixels:
             terms |= pixel_terms(data, keys[7], predicted, target, model, loss, dtype)
         value = sum(getattr(loss, name) * term for name, term in terms.items())

@@ -40,6 +40,7 @@ from mirage_jax.training.denoiser import (
     ClipBatch,
     DenoiserData,
     DenoiserLoss,
+    change_of_error,
     pixel_terms,
     presence,
     sample_pairs_of_styles,
@@ -314,10 +315,13 @@ def make_rollout_loss(
         stream = training_stream(rollout, batch.size, clips, dtype)
         # Streams run with what they hold from here on; learnt frames prepare it anew.
         state = open_stream({"denoiser": params}, model, stream, prompt, keys[2])
+        present = presence(keys[3], clips, batch)
         with jax.named_scope("draw"):
             opening = frame_noise(state, stream, model.codec.channels)
             variants = variant_of_noise(opening)
-            source, target, _ = sample_pairs_of_styles(data, keys[0], batch, variants)
+            source, target, _ = sample_pairs_of_styles(
+                data, keys[0], batch, present, variants
+            )
             learnt = jnp.array(places)
             target = target[:, learnt]
 
@@ -327,7 +331,6 @@ def make_rollout_loss(
 
         with jax.named_scope("encode"):
             source_latent, clean = encode(source), encode(target)
-        present = presence(keys[3], clips, batch)
         with jax.named_scope("roll_out"):
             predicted = roll_out(
                 params,
@@ -343,10 +346,16 @@ def make_rollout_loss(
                 history=loss.history,
             )
         present = present[:, learnt]
-        error = jnp.square(predicted - clean).mean((2, 3, 4))  # [s, t]
+        difference = predicted - clean
+        error = jnp.square(difference).mean((2, 3, 4))  # [s, t]
         terms = {
             "latent": (jnp.where(present, 1.0, loss.missing_source) * error).mean()
         }
+        if loss.steady:
+            closing = difference[:, rollout.opening :]
+            terms["steady"] = change_of_error(
+                closing, jnp.ones(closing.shape[:2], bool)
+            )
         if loss.in_pixels:
             terms |= pixel_terms(data, keys[6], predicted, target, model, loss, dtype)
         value = sum(getattr(loss, name) * term for name, term in terms.items())
