@@ -13,7 +13,7 @@ from ml_collections import config_dict
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no_history": {"history.probability": 0.0, "rollout.corrupted": 0.0},
     "no_rollouts": {"rollout.modes": "", "history.own": 0.0, "pattern": (0, 0, 1)},
-    "clean_commit": {"rollout.modes": "clean/1,clean/2"},
+    "clean_commit": {"rollout.modes": "clean/1,clean/2,merged/1"},
     "no_anchor": {"rollout.anchored": 0.0, "anchor_probability": 0.0},
 }
 """What is left out of the last stage to see what it is good for."""
@@ -51,10 +51,15 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
         # The frame sizes, and what the steps use in turn: clips of each size, then
         # each of the modes of the roll-outs, at the first size.
         sizes=(512, 256),
-        pattern=(2, 0, 1, 3, 0) if rollout else (0, 0, 0, 1),
+        pattern=(2, 0, 4, 1, 3, 0) if rollout else (0, 0, 0, 1),
         frames=16,  # twice the ring, see "What running it taught" in docs/design.md
         anchor_probability=0.2,
         source_dropped=0.2 if rollout else 0.1,
+        # The styled frame before takes the place of a source that is missing.
+        stand_in=True,
+        # Share of the noise that all cells of a frame have in common; it names the
+        # variant of the styles that have several.
+        noise_offset=0.5,
         # Uses of a clip in a step, each with its own noise.
         draws=1,
         loss=dict(
@@ -89,7 +94,7 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
             own=0.25,
         ),
         rollout=dict(
-            modes="lagged/1,lagged/2" if rollout else "",  # commit/steps, with commas
+            modes="lagged/1,lagged/2,merged/1" if rollout else "",  # commit/steps, with commas
             frames=28,
             opening=4,  # frames that are learnt from at the start ...
             closing=8,  # ... and at the end

@@ -89,10 +89,15 @@ def load_stage(config: config_dict.ConfigDict) -> Stage:
         full = dataclasses.replace(model, denoiser=denoiser)
         return jax.jit(init_denoiser, static_argnums=1)(key, full)
 
+    params = None
     if config.init:
         params, denoiser, _ = load_weights(config.init, DenoiserConfig, fresh)
         model = dataclasses.replace(model, denoiser=denoiser)
-    else:
+    # What weights are trained for, whatever the old ones were.
+    given = {"stand_in": config.stand_in, "noise_offset": config.noise_offset}
+    denoiser = dataclasses.replace(model.denoiser, **given)
+    model = dataclasses.replace(model, denoiser=denoiser)
+    if params is None:
         params = fresh(model.denoiser)
     loss = DenoiserLoss(
         **config.loss,

@@ -27,6 +27,7 @@ from experiments.denoiser_stage import load_stage
 from mirage_jax import codec
 from mirage_jax.config import ModelConfig
 from mirage_jax.denoiser import denoise_clip
+from mirage_jax.flow import draw_noise
 from mirage_jax.profiling import Profile
 from mirage_jax.training.denoiser import (
     ClipBatch,
@@ -62,7 +63,7 @@ def _picture(
         found = denoise_clip(
             params,
             model,
-            jax.random.normal(key, latent.shape),
+            draw_noise(key, latent.shape, model.denoiser.noise_offset),
             latent,
             jnp.ones((clips, frames), bool),
             jnp.zeros((clips, frames)),

@@ -48,6 +48,10 @@ class DenoiserConfig:
       prompt_codes: learnt looks that a prompt chooses among and mixes.
       refine_width: channels of the convolutions at the end, a multiple of 4.
       ring: past frames that the ring remembers beside the current one.
+      stand_in: where a source is missing, the frame before as it was styled takes its
+        place; else nothing does.
+      noise_offset: share of the noise's spread that all cells of a frame have in
+        common, channel by channel, in [0, 1).
     """
 
     width: int = 384
@@ -60,6 +64,8 @@ class DenoiserConfig:
     prompt_codes: int = 64
     refine_width: int = 128
     ring: int = 7
+    stand_in: bool = False
+    noise_offset: float = 0.0
 
     def __post_init__(self):
         if self.heads < 1 or self.width % self.heads or self.head_width % 4:
@@ -69,6 +75,8 @@ class DenoiserConfig:
             )
         if self.refine_width < 4 or self.refine_width % 4:
             raise ValueError(f"{self.refine_width=} must be a multiple of 4 from 4 on")
+        if not 0 <= self.noise_offset < 1:
+            raise ValueError(f"{self.noise_offset=} must be 0 or more and below 1")
 
     @property
     def head_width(self) -> int:

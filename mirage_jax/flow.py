@@ -65,6 +65,26 @@ def draw_step_sizes(key: Array, tau: Float[Array, "B T"]) -> Float[Array, "B T"]
     return jnp.where((drawn <= 1 - tau) | finished, drawn, sizes[-1])
 
 
+def draw_noise(
+    key: Array, shape: tuple[int, ...], offset: float = 0.0
+) -> Float[Array, "*n h w C"]:
+    """Noise of frames, of spread one.
+
+    Args:
+      key: same key, same noise.
+      shape: of the latents, [..., h, w, C].
+      offset: share of the spread that all cells of a frame have in common, drawn for
+        each channel ("offset noise", Guttenberg 2023). Plain noise has next to no mean:
+        what a frame's noise has in common says something that every token can see.
+    """
+    if not offset:
+        return jax.random.normal(key, shape)
+    cell_key, frame_key = jax.random.split(key)
+    cells = jax.random.normal(cell_key, shape)
+    common = jax.random.normal(frame_key, (*shape[:-3], 1, 1, shape[-1]))
+    return (1 - offset**2) ** 0.5 * cells + offset * common
+
+
 def noisy(
     data: Float[Array, "B T h w C"],
     noise: Float[Array, "B T h w C"],

@@ -45,7 +45,8 @@ class StreamState:
     Attributes:
       cache: the frame cache with prompt, anchor and ring slots.
       schedule: condition of every frame in every pass, in the order of `pass_times`.
-      source: latent of the last source that arrived, float32.
+      source: latent of the last source that arrived, or of what stands in for it,
+        float32.
       styled: latent of the last styled frame, float32 (for the lagged commit).
       present: whether that frame was made with a source.
       frame: frames since the stream opened or was reset.
@@ -153,14 +154,15 @@ def reset(state: StreamState, streams: Bool[Array, " B"], hold: int) -> StreamSt
 
 
 def frame_noise(
-    state: StreamState, stream: StreamConfig, channels: int
+    state: StreamState, stream: StreamConfig, model: ModelConfig
 ) -> Float[Array, "B h w C"]:
     """What the next frame of every stream starts from."""
-    shape = (*stream.grid, channels)
+    shape = (*stream.grid, model.codec.channels)
+    offset = model.denoiser.noise_offset
     moment = jnp.zeros_like(state.frame) if stream.fixed_noise else state.frame
 
     def one(key, moment):
-        return jax.random.normal(jax.random.fold_in(key, moment), shape)
+        return flow.draw_noise(jax.random.fold_in(key, moment), shape, offset)
 
     return jax.vmap(one)(state.key, moment)
 
@@ -191,7 +193,7 @@ def _denoise(
     bias = bias.astype(jnp.float32)
     prompt = cache.prompt(model.denoiser)
     now = frame_cache.age_bias(bias, cache.age)
-    x = frame_noise(state, stream, model.codec.channels)[:, None]
+    x = frame_noise(state, stream, model)[:, None]
     source, present = source[:, None], present[:, None]
     step_size, done = jnp.full((stream.batch, 1), 1 / stream.steps), 0
     for number, times in enumerate(pass_times(stream)):
@@ -268,6 +270,8 @@ def style_latent(
     latent = jnp.where(arrived[:, None, None, None], latent, state.source)
     missing = jnp.where(arrived, 0, state.missing + 1)
     present = missing <= stream.hold
+    if model.denoiser.stand_in:
+        latent = jnp.where(present[:, None, None, None], latent, state.styled)
     cache = state.cache
     if not stream.memory:
         cache = frame_cache.forget(cache, jnp.ones(stream.batch, bool))

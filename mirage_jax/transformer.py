@@ -257,7 +257,8 @@ class Stem(nn.Module):
         c = self.config
         missing = self.param("missing", nn.initializers.zeros, (c.width,))
         gate = present.astype(jnp.float32)[:, :, None, None]
-        source = source * gate[..., None]
+        if not c.stand_in:
+            source = source * gate[..., None]
         both = jnp.concatenate([noisy, source], axis=-1)
         tokens = patchify(both.astype(self.dtype), c.patch)
         x = nn.Dense(c.width, dtype=self.dtype)(tokens)
@@ -309,8 +310,9 @@ class Head(nn.Module):
 
         coarse = cells(self.channels, kernel_init=zeros)
         local = cells(c.refine_width // 4)
-        gate = present.astype(jnp.float32)[:, :, None, None, None]
-        beside = (source * gate).astype(self.dtype)
+        if not c.stand_in:
+            source = source * present.astype(jnp.float32)[:, :, None, None, None]
+        beside = source.astype(self.dtype)
         z = jnp.concatenate([coarse, local, beside], axis=-1)
         z = z.reshape(-1, *z.shape[2:])  # [B G, h, w, c]
         z = convolve(c.refine_width)(z)

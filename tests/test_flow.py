@@ -71,6 +71,17 @@ def test_times_are_in_range_and_their_kinds_have_their_shares():
     assert (rest > 0.75).mean() == pytest.approx(0.25 + uniform / 4, abs=0.016)
 
 
+def test_noise_with_an_offset_is_as_wide_and_its_frames_differ_in_the_mean():
+    key, shape = jax.random.key(0), (64, 3, 16, 16, 4)
+    plain, noise = flow.draw_noise(key, shape), flow.draw_noise(key, shape, 0.5)
+    np.testing.assert_array_equal(plain, jax.random.normal(key, shape))
+    means = noise.mean((2, 3))  # by clip, frame and channel: 768 of them
+    assert float(plain.mean((2, 3)).std()) == pytest.approx(1 / 16, rel=0.1)
+    assert float(means.std()) == pytest.approx(0.5, rel=0.1)
+    assert float(noise.std()) == pytest.approx(1, abs=0.03)
+    assert abs(np.corrcoef(means[:, 0].ravel(), means[:, 1].ravel())[0, 1]) < 0.2
+
+
 @pytest.mark.parametrize(
     "mix, low, high",
     [

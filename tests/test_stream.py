@@ -5,6 +5,7 @@ memory is what its ring slots hold; test_stream_memory.py has the other kinds.
 """
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ from toy_model import (
     play,
     settings,
     start,
+    weights,
 )
 
 from mirage_jax import codec
@@ -36,6 +38,7 @@ from mirage_jax.stream import (
     open_stream,
     reset,
     set_prompt,
+    style_latent,
 )
 
 ONE = settings()
@@ -92,6 +95,23 @@ def test_a_stream_whose_ring_wraps_is_one_long_attention():
     expected = compiled.compile()(*operands)
     assert np.std(expected) > 0.1
     np.testing.assert_allclose(latents[:, 0], expected[0], atol=CLOSE)
+
+
+@pytest.mark.parametrize("stand_in", [False, True])
+def test_the_last_styled_frame_may_stand_in_for_a_source(stand_in):
+    """By two streams that have shown different pictures and remember the same."""
+    denoiser = dataclasses.replace(MODEL.denoiser, stand_in=stand_in)
+    model = dataclasses.replace(MODEL, denoiser=denoiser)
+    stream = settings(hold=0)
+    state = play(stream, frames(2))[2]
+    other = dataclasses.replace(state, styled=1 - state.styled)
+    step = jax.jit(partial(style_latent, weights(stream), model=model, stream=stream))
+    nothing = jnp.zeros((1, *CELLS))
+    for arrived, differs in ((True, False), (False, stand_in)):
+        found, wanted = (
+            step(one, nothing, jnp.array([arrived])).styled for one in (state, other)
+        )
+        assert bool(jnp.abs(found - wanted).max() > 0.01) == differs
 
 
 def test_a_batch_of_two_is_two_streams():

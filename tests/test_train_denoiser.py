@@ -173,6 +173,26 @@ def test_the_world_stands_still_where_a_source_is_lost():
     np.testing.assert_array_equal(target[0, 2:], np.stack([target[0, 1]] * 2))
 
 
+@pytest.mark.parametrize("stand_in", [False, True])
+def test_the_frame_before_may_stand_in_for_a_source(stand_in, monkeypatch):
+    """By a model that gives back the source that it is given."""
+    monkeypatch.setattr(
+        training, "denoise_clip", lambda p, m, noisy, source, *_, **__: source
+    )
+    denoiser = dataclasses.replace(MODEL.denoiser, stand_in=stand_in)
+    model = dataclasses.replace(MODEL, denoiser=denoiser)
+    loss = DenoiserLoss(history=CLEAN, mix=NoiseMix(all_noise=1.0))
+    errors = {}
+    for dropped in (0.0, 1.0):
+        batch = dataclasses.replace(BATCH, source_dropped=dropped)
+        run = training.make_denoiser_loss(model, batch, loss, jnp.float32)
+        operands: Any = ({}, jax.random.key(3), data(only=("sepia",)), jnp.int32(0))
+        errors[dropped] = float(compiled(run, *operands)(*operands)[0])
+    # Where the world stands still the styled frame before is the answer, or nearly so
+    # where the last frame with a source was another one.
+    assert (errors[1.0] < 0.8 * errors[0.0]) == stand_in
+
+
 def test_an_error_that_stays_is_no_flicker():
     error = jnp.zeros((2, 3, 4, 4, 8)).at[0].set(0.7).at[1, 2].set(2.0)
     everywhere = jnp.ones((2, 3), bool)
@@ -386,7 +406,8 @@ def test_the_script_trains_on_roll_outs_and_writes(tmp_path):
     init = functools.partial(_init, jax.random.key(0))
     path = tmp_path / "denoiser.safetensors"
     trained, config, _ = load_weights(path, DenoiserConfig, init)
-    assert config == MODEL.denoiser
+    wanted = {"stand_in": True, "noise_offset": 0.5}  # whatever the old ones were
+    assert config == dataclasses.replace(MODEL.denoiser, **wanted)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(trained))
     assert trained["head"]["Dense_0"]["kernel"].any(), "the head has left zero"
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()

@@ -248,6 +248,19 @@ def presence(key: Array, clips: int, batch: ClipBatch) -> Bool[Array, "s T"]:
     return ~(dropped & (jnp.arange(batch.frames)[None] >= first))
 
 
+def _with_stand_ins(
+    model: ModelConfig,
+    source: Float[Array, "n T h w C"],
+    present: Bool[Array, "n T"],
+    styled: Float[Array, "n T h w C"],
+) -> Float[Array, "n T h w C"]:
+    """What the denoiser is given: sources, or styled frames before a missing one."""
+    if not model.denoiser.stand_in:
+        return source
+    before = jnp.concatenate([styled[:, :1], styled[:, :-1]], axis=1)
+    return jnp.where(present[..., None, None, None], source, before)
+
+
 def change_of_error(
     error: Float[Array, "s T h w C"], counts: Bool[Array, "s T"]
 ) -> Float[Array, ""]:
@@ -345,7 +358,7 @@ def make_denoiser_loss(
         clips = clean.shape[0]
         tau = flow.draw_times(keys[3], clips, batch.frames, loss.mix)
         step_size = flow.draw_step_sizes(keys[4], tau)
-        noise = jax.random.normal(keys[6], clean.shape)
+        noise = flow.draw_noise(keys[6], clean.shape, model.denoiser.noise_offset)
         opening = name_variant(noise[:, 0], _repeat(variants, batch.draws))
         noise = noise.at[:, 0].set(opening)
         fixed = jax.random.uniform(keys[9], (clips, 1, 1, 1, 1)) < loss.fixed_noise
@@ -358,7 +371,7 @@ def make_denoiser_loss(
                 jax.lax.stop_gradient(params),
                 model,
                 noise[rows],
-                source_latent[rows],
+                _with_stand_ins(model, source_latent[rows], present[rows], latents),
                 present[rows],
                 zeros,
                 zeros + 1,
@@ -380,7 +393,7 @@ def make_denoiser_loss(
                 params,
                 model,
                 flow.noisy(history, noise, tau),
-                source_latent,
+                _with_stand_ins(model, source_latent, present, history),
                 present,
                 tau,
                 step_size,

@@ -317,7 +317,7 @@ def make_rollout_loss(
         state = open_stream({"denoiser": params}, model, stream, prompt, keys[2])
         present = presence(keys[3], clips, batch)
         with jax.named_scope("draw"):
-            opening = frame_noise(state, stream, model.codec.channels)
+            opening = frame_noise(state, stream, model)
             variants = variant_of_noise(opening)
             source, target, _ = sample_pairs_of_styles(
                 data, keys[0], batch, present, variants

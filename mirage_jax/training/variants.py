@@ -4,8 +4,10 @@ A teacher that draws the variant at random would train the first frame of a stre
 be the mean of all variants, and a stream that starts with a mean has nothing to stay
 with. So the variant is tied to what a stream does know and what is random: the signs of
 two spatial means of the noise that its first frame is made of. They are independent,
-so all variants are as likely, and the noise stays normal. Later frames have noise that
-says nothing, and must read the choice from the past.
+so all variants are as likely, and the noise stays normal. Plain noise has next to no
+mean: with `DenoiserConfig.noise_offset` every token can see it. Where each frame has a
+noise of its own, that of later frames says nothing, and they must read the choice from
+the past.
 """
 
 import jax.numpy as jnp
