@@ -55,7 +55,7 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
         frames=16,  # twice the ring, see "What running it taught" in docs/design.md
         anchor_probability=0.2,
         source_dropped=0.2 if rollout else 0.1,
-        # The styled frame before takes the place of a source that is missing.
+        # The last styled frame that had a source takes the place of a missing one.
         stand_in=True,
         # Share of the noise that all cells of a frame have in common; it names the
         # variant of the styles that have several.
@@ -94,7 +94,9 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
             own=0.25,
         ),
         rollout=dict(
-            modes="lagged/1,lagged/2,merged/1" if rollout else "",  # commit/steps, with commas
+            modes="lagged/1,lagged/2,merged/1"
+            if rollout
+            else "",  # commit/steps, with commas
             frames=28,
             opening=4,  # frames that are learnt from at the start ...
             closing=8,  # ... and at the end

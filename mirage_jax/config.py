@@ -48,8 +48,8 @@ class DenoiserConfig:
       prompt_codes: learnt looks that a prompt chooses among and mixes.
       refine_width: channels of the convolutions at the end, a multiple of 4.
       ring: past frames that the ring remembers beside the current one.
-      stand_in: where a source is missing, the frame before as it was styled takes its
-        place; else nothing does.
+      stand_in: where a source is missing, the last frame that had one takes its place,
+        as it was styled; else nothing does.
       noise_offset: share of the noise's spread that all cells of a frame have in
         common, channel by channel, in [0, 1).
     """

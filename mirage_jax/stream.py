@@ -271,7 +271,8 @@ def style_latent(
     missing = jnp.where(arrived, 0, state.missing + 1)
     present = missing <= stream.hold
     if model.denoiser.stand_in:
-        latent = jnp.where(present[:, None, None, None], latent, state.styled)
+        gone = state.present & ~present
+        latent = jnp.where(gone[:, None, None, None], state.styled, latent)
     cache = state.cache
     if not stream.memory:
         cache = frame_cache.forget(cache, jnp.ones(stream.batch, bool))

@@ -112,6 +112,13 @@ def test_the_last_styled_frame_may_stand_in_for_a_source(stand_in):
             step(one, nothing, jnp.array([arrived])).styled for one in (state, other)
         )
         assert bool(jnp.abs(found - wanted).max() > 0.01) == differs
+    # It is kept for as long as it takes.
+    nobody = jnp.array([False])
+    gone = step(state, nothing, nobody)
+    np.testing.assert_array_equal(
+        gone.source, state.styled if stand_in else state.source
+    )
+    np.testing.assert_array_equal(step(gone, nothing, nobody).source, gone.source)
 
 
 def test_a_batch_of_two_is_two_streams():

@@ -174,7 +174,7 @@ def test_the_world_stands_still_where_a_source_is_lost():
 
 
 @pytest.mark.parametrize("stand_in", [False, True])
-def test_the_frame_before_may_stand_in_for_a_source(stand_in, monkeypatch):
+def test_a_styled_frame_may_stand_in_for_a_source(stand_in, monkeypatch):
     """By a model that gives back the source that it is given."""
     monkeypatch.setattr(
         training, "denoise_clip", lambda p, m, noisy, source, *_, **__: source
@@ -188,8 +188,7 @@ def test_the_frame_before_may_stand_in_for_a_source(stand_in, monkeypatch):
         run = training.make_denoiser_loss(model, batch, loss, jnp.float32)
         operands: Any = ({}, jax.random.key(3), data(only=("sepia",)), jnp.int32(0))
         errors[dropped] = float(compiled(run, *operands)(*operands)[0])
-    # Where the world stands still the styled frame before is the answer, or nearly so
-    # where the last frame with a source was another one.
+    # Where the world stands still, the last styled frame with a source is the answer.
     assert (errors[1.0] < 0.8 * errors[0.0]) == stand_in
 
 

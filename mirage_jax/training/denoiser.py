@@ -174,8 +174,8 @@ def _draw_clips(
 
 
 def _at(
-    frames: Float[Array, "s T H W 3"], shown: Int[Array, "s T"]
-) -> Float[Array, "s T H W 3"]:
+    frames: Float[Array, "s T H W C"], shown: Int[Array, "s t"]
+) -> Float[Array, "s t H W C"]:
     return jnp.take_along_axis(frames, shown[..., None, None, None], axis=1)
 
 
@@ -254,11 +254,11 @@ def _with_stand_ins(
     present: Bool[Array, "n T"],
     styled: Float[Array, "n T h w C"],
 ) -> Float[Array, "n T h w C"]:
-    """What the denoiser is given: sources, or styled frames before a missing one."""
+    """What the denoiser is given: sources, or the last styled frame that had one."""
     if not model.denoiser.stand_in:
         return source
-    before = jnp.concatenate([styled[:, :1], styled[:, :-1]], axis=1)
-    return jnp.where(present[..., None, None, None], source, before)
+    last = present.sum(1, keepdims=True) - 1
+    return jnp.where(present[..., None, None, None], source, _at(styled, last))
 
 
 def change_of_error(
