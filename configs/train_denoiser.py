@@ -1,7 +1,8 @@
 """Settings of experiments/train_denoiser.py: the stages of the default model.
 
 `configs/train_denoiser.py` is the diffusion stage; `configs/train_denoiser.py:pixel`
-finetunes what it left in `init` on decoded pictures;
+finetunes what it left in `init` on decoded pictures, and with one of `OBJECTIVES`
+behind it, as in `:pixel_shortcut`, asks for more than the data;
 `configs/train_denoiser.py:rollout` goes on from there on the model's own streams, and
 with one of `ABLATIONS` behind it, as in `:rollout_no_history`, leaves one thing out.
 """
@@ -18,15 +19,23 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 """What is left out of the last stage to see what it is good for."""
 
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "shortcut": {"few_step.objective": "shortcut"},
+    "consistency": {"few_step.objective": "consistency"},
+}
+"""What the pixel stage may ask for beside the data, for fewer steps a frame."""
+
+STAGES = {"diffusion": {}, "pixel": OBJECTIVES, "rollout": ABLATIONS}
+
 
 def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
-    """`stage` is "diffusion", "pixel", "rollout" or "rollout_" and an ablation."""
-    name, (stage, _, ablation) = stage, stage.partition("_")
-    known = {"": {}, **ABLATIONS} if stage == "rollout" else {"": {}}
-    if stage not in ("diffusion", "pixel", "rollout") or ablation not in known:
+    """`stage` is one of `STAGES`, or one with "_" and a variant of it."""
+    name, (stage, _, variant) = stage, stage.partition("_")
+    variants = STAGES.get(stage, {})
+    if stage not in STAGES or variant not in ("", *variants):
+        names = [f"{stage}_{each}" for stage in STAGES for each in STAGES[stage]]
         raise ValueError(
-            f"stage={name!r}: choose 'diffusion', 'pixel' or 'rollout', or one of "
-            f"{', '.join(f'rollout_{ablation}' for ablation in ABLATIONS)}"
+            f"stage={name!r}: choose one of {', '.join([*STAGES, *names])}"
         )
     rollout = stage == "rollout"
     pixel = stage == "pixel" or rollout  # with losses on decoded pictures
@@ -107,6 +116,9 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
             corrupted=0.1,  # share of frames whose history is corrupted
         ),
         prompts=dict(mix=0.5, noise=1.0),
+        # What a share of the clips is compared with: "regression" has the data alone,
+        # "shortcut" and "consistency" the model itself, and `real` of the data.
+        few_step=dict(objective="regression", share=0.25, real=0.25, ahead=0.25),
         steps=60_000,
         # 0: by steps, then a killed run goes on exactly.
         minutes=8.0 if rollout else 9.0 if pixel else 10.0,
@@ -126,5 +138,5 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
         checkpoint_every=2000,
         seed=0,
     )
-    config.update_from_flattened_dict(known[ablation])
+    config.update_from_flattened_dict(variants.get(variant, {}))
     return config

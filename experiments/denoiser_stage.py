@@ -19,13 +19,16 @@ from mirage_jax.denoiser import init_denoiser
 from mirage_jax.errors import MirageError
 from mirage_jax.flow import NoiseMix
 from mirage_jax.styler import load_styler
-from mirage_jax.training.denoiser import (
+from mirage_jax.training.clips import (
     ClipBatch,
     DenoiserData,
-    DenoiserLoss,
-    make_denoiser_loss,
     style_names,
 )
+from mirage_jax.training.denoiser import (
+    DenoiserLoss,
+    make_denoiser_loss,
+)
+from mirage_jax.training.few_step import FewStep
 from mirage_jax.training.history import HistoryAugmentation
 from mirage_jax.training.optimiser import TrainConfig
 from mirage_jax.training.prompts import PromptAugmentation, prompt_rows
@@ -104,6 +107,7 @@ def load_stage(config: config_dict.ConfigDict) -> Stage:
         mix=NoiseMix(**config.mix),
         history=HistoryAugmentation(**config.history),
         prompts=PromptAugmentation(**config.prompts),
+        few_step=FewStep(**config.few_step),
     )
     pattern, programs = config.pattern, _programs(config, model, loss)
     if not all(0 <= which < len(programs) for which in pattern):

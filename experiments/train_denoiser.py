@@ -29,7 +29,7 @@ from mirage_jax.config import ModelConfig
 from mirage_jax.denoiser import denoise_clip
 from mirage_jax.flow import draw_noise
 from mirage_jax.profiling import Profile
-from mirage_jax.training.denoiser import (
+from mirage_jax.training.clips import (
     ClipBatch,
     DenoiserData,
     sample_pairs_of_styles,

@@ -13,6 +13,7 @@ PARTS = (
     "draw",
     "encode",
     "history",
+    "few_step",
     "denoise",
     "roll_out",
     "decode",

@@ -14,7 +14,8 @@ from toy_model import SIDE
 from mirage_jax.data.store import synthetic_store
 from mirage_jax.errors import MirageError
 from mirage_jax.stream import open_stream, style_latent
-from mirage_jax.training.denoiser import ClipBatch, DenoiserData, DenoiserLoss
+from mirage_jax.training.clips import ClipBatch, DenoiserData
+from mirage_jax.training.denoiser import DenoiserLoss
 from mirage_jax.training.history import HistoryAugmentation
 from mirage_jax.training.rollout import (
     RollOut,

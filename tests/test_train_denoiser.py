@@ -23,8 +23,10 @@ from mirage_jax.data.store import synthetic_store
 from mirage_jax.denoiser import init_denoiser
 from mirage_jax.errors import MirageError
 from mirage_jax.flow import NoiseMix
+from mirage_jax.training import clips
 from mirage_jax.training import denoiser as training
-from mirage_jax.training.denoiser import ClipBatch, DenoiserData, DenoiserLoss
+from mirage_jax.training.clips import ClipBatch, DenoiserData
+from mirage_jax.training.denoiser import DenoiserLoss
 from mirage_jax.training.history import HistoryAugmentation
 from mirage_jax.weights import load_weights, model_folder
 
@@ -52,7 +54,7 @@ def pair_store() -> PairStore:
 @functools.cache
 def data(with_pairs: bool = False, only: tuple[str, ...] = STYLES) -> DenoiserData:
     pairs = pair_store() if with_pairs else None
-    names = training.style_names(None, pairs, only)
+    names = clips.style_names(None, pairs, only)
     rng = np.random.default_rng(0)
     return DenoiserData(
         store=synthetic_store(jax.random.key(0)),
@@ -71,7 +73,7 @@ def compiled(function: Any, *operands: Any) -> Any:
 
 @functools.cache
 def pair_sampler() -> Any:
-    draw = functools.partial(training.sample_pairs_of_styles, batch=BATCH)
+    draw = functools.partial(clips.sample_pairs_of_styles, batch=BATCH)
     return compiled(draw, data(with_pairs=True), jax.random.key(0))
 
 
@@ -109,7 +111,7 @@ def test_a_store_of_one_kind_is_enough(lacking):
     else:
         store = dataclasses.replace(whole, photos=empty)
     part = dataclasses.replace(data(), store=store)
-    draw = functools.partial(training.sample_pairs_of_styles, batch=BATCH)
+    draw = functools.partial(clips.sample_pairs_of_styles, batch=BATCH)
     source, _, anchored = jax.eval_shape(draw, part, jax.random.key(0))
     assert source.shape[0] == anchored.shape[0] == len(STYLES)
 
@@ -130,15 +132,15 @@ def test_a_style_sees_clips_and_photographs_in_turn():
 
 
 def test_styles_are_chosen_by_name():
-    assert training.style_names(None, None, STYLES) == STYLES
-    assert training.style_names(None, pair_store())[-1] == "mine"
-    assert len(training.style_names(None, None)) == 13
+    assert clips.style_names(None, None, STYLES) == STYLES
+    assert clips.style_names(None, pair_store())[-1] == "mine"
+    assert len(clips.style_names(None, None)) == 13
     with pytest.raises(MirageError, match="'sepja'"):
-        training.style_names(None, None, ("sepja",))
+        clips.style_names(None, None, ("sepja",))
 
 
 def test_sources_are_only_lost_at_the_end_of_a_clip():
-    draw = functools.partial(training.presence, clips=512, batch=BATCH)
+    draw = functools.partial(clips.presence, clips=512, batch=BATCH)
     present = np.asarray(draw(jax.random.key(0)))
     assert present.shape == (512, BATCH.frames)
     assert present[:, 0].all(), "the first frame has a source"
@@ -147,11 +149,11 @@ def test_sources_are_only_lost_at_the_end_of_a_clip():
     lost = (~present).sum(axis=1)
     assert set(lost) == set(range(BATCH.frames))
     never = dataclasses.replace(BATCH, source_dropped=0.0)
-    assert training.presence(jax.random.key(0), 64, never).all()
+    assert clips.presence(jax.random.key(0), 64, never).all()
 
 
 def test_the_world_stands_still_where_a_source_is_lost():
-    draw = functools.partial(training.sample_pairs_of_styles, batch=BATCH)
+    draw = functools.partial(clips.sample_pairs_of_styles, batch=BATCH)
     # The users' pair of this test moves too, else nothing could be seen of it.
     still = pair_store()
     bright = np.arange(6, dtype=np.uint8)[:, None, None, None]

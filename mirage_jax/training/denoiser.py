@@ -1,82 +1,41 @@
-"""Training the denoiser: pairs made on the device, diffusion forcing, pixel finetune.
+"""The denoiser's losses on clips: diffusion forcing, pixel finetune, few steps.
 
-Everything a step needs is drawn inside it: clips and camera paths from the frame
-store, the teachers' targets, the codec's latents, the prompts' embeddings.
+Everything a step needs is drawn inside it: clips and their targets (`clips`), the
+codec's latents, the prompts' embeddings, flow times and a past with flaws.
 """
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from mirage_jax import codec, flow
 from mirage_jax.config import ModelConfig
-from mirage_jax.data.pairs import PairStore, sample_pairs
-from mirage_jax.data.store import FrameStore, sample_clips, sample_paths
-from mirage_jax.data.teachers import Style, find_styles, trainable_styles
 from mirage_jax.data.varied_styles import VARIANTS
 from mirage_jax.denoiser import REMAT, Params, denoise_clip
 from mirage_jax.errors import MirageError
 from mirage_jax.pixels import to_bytes, to_floats
+from mirage_jax.training.clips import (
+    ClipBatch,
+    DenoiserData,
+    frames_at,
+    presence,
+    sample_pairs_of_styles,
+)
+from mirage_jax.training.few_step import (
+    FewStep,
+    consistency_targets,
+    draw_rows,
+    draw_whole_steps,
+    shortcut_targets,
+)
 from mirage_jax.training.history import HistoryAugmentation, corrupt_history
 from mirage_jax.training.prompts import PromptAugmentation, sample_prompts
 from mirage_jax.training.variants import name_variant
 from mirage_jax.training.vgg import perceptual_loss
-
-INDEX_RANGE = 4096  # a training clip starts at a frame number below this
-
-
-@flax.struct.dataclass
-class DenoiserData:
-    """What the loss reads; None where a part is not there.
-
-    Attributes:
-      store: training pictures.
-      codec: frozen codec parameters.
-      embeddings: prompt embeddings, [styles, m, 384], rows in the order of the styles
-        (those with a teacher, then those of `pairs`).
-      counts: how many embeddings of a row are distinct.
-      styler: parameters of the style network.
-      vgg: parameters of the perceptual features (pixel stage).
-      pairs: the users' own styles.
-      only: names of the styles with a teacher that take part; empty for all.
-    """
-
-    store: FrameStore
-    codec: Params
-    embeddings: Float[Array, "s m 384"]
-    counts: Int[Array, " s"]
-    styler: Any = None
-    vgg: Any = None
-    pairs: PairStore | None = None
-    only: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
-
-
-@dataclasses.dataclass(frozen=True)
-class ClipBatch:
-    """What a device draws for one step; static.
-
-    Attributes:
-      size: height and width in pixels.
-      frames: T.
-      anchor_probability: share of clips whose first frame is an old one.
-      source_dropped: share of clips whose source is missing from some frame on; the
-        world then stands still.
-      draws: how often each clip is used in a step, every time with a wording, flow
-        times, noise and history of its own. Drawing, styling and encoding a clip cost
-        several times more than a pass of the default denoiser over it.
-    """
-
-    size: int = 512
-    frames: int = 8
-    anchor_probability: float = 0.2
-    source_dropped: float = 0.1
-    draws: int = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +54,7 @@ class DenoiserLoss:
       mix: how flow times are drawn.
       history: how the past is corrupted.
       prompts: how far prompts stray from the wordings.
+      few_step: what else than the data latents are compared with.
       remat: what a layer computes again, one of `mirage_jax.denoiser.REMAT`.
     """
 
@@ -109,6 +69,7 @@ class DenoiserLoss:
     mix: flow.NoiseMix = flow.NoiseMix()
     history: HistoryAugmentation = HistoryAugmentation()
     prompts: PromptAugmentation = PromptAugmentation()
+    few_step: FewStep = FewStep()
     remat: str = "none"
 
     def __post_init__(self) -> None:
@@ -120,132 +81,8 @@ class DenoiserLoss:
         return self.pixel_l1 > 0 or self.pixel_mse > 0 or self.perceptual > 0
 
 
-def style_names(
-    styler: Any, pairs: PairStore | None, only: tuple[str, ...] = ()
-) -> tuple[str, ...]:
-    """All styles of a batch, in the order of `DenoiserData.embeddings`."""
-    chosen = tuple(style.name for style in find_styles(only, trainable_styles(styler)))
-    return chosen + (pairs.styles if pairs is not None else ())
-
-
-def _draw_clips(
-    data: DenoiserData, key: Array, batch: ClipBatch, styles: tuple[Style, ...]
-) -> tuple[Float[Array, "s T H W 3"], Bool[Array, " s"]]:
-    """One clip for every style, and whether it opens with an old frame.
-
-    Styles of even number see real clips and odd ones photographs under a camera path,
-    or the other way round, as a coin says: so one clip a style is enough.
-    """
-    frames: list[Any] = [None] * len(styles)
-    anchored: list[Any] = [None] * len(styles)
-    size = (batch.size, batch.size)
-    kinds = (
-        sample_clips if data.store.frames.shape[0] else sample_paths,
-        sample_paths if data.store.photos.shape[0] else sample_clips,
-    )
-    coin_key, key = jax.random.split(key)
-    coin = jax.random.bernoulli(coin_key)
-    for compares in (False, True):
-        # An old first frame would break effects that compare their frames.
-        anchor = 0.0 if compares else batch.anchor_probability
-        members = [
-            n for n, style in enumerate(styles) if bool(style.history) == compares
-        ]
-        sides = [[n for n in members if n % 2 == parity] for parity in (0, 1)]
-        count = max(map(len, sides))
-        if not count:
-            continue
-        real, made = (
-            sample(
-                data.store,
-                jax.random.fold_in(key, 2 * kind + compares),
-                count,
-                batch.frames,
-                size,
-                anchor,
-            )
-            for kind, sample in enumerate(kinds)
-        )
-        for parity, side in enumerate(sides):
-            clip = jax.tree.map(partial(jnp.where, coin ^ bool(parity)), real, made)
-            for row, number in enumerate(side):
-                frames[number], anchored[number] = clip.frames[row], clip.anchored[row]
-    return jnp.stack(frames), jnp.stack(anchored)
-
-
-def _at(
-    frames: Float[Array, "s T H W C"], shown: Int[Array, "s t"]
-) -> Float[Array, "s t H W C"]:
-    return jnp.take_along_axis(frames, shown[..., None, None, None], axis=1)
-
-
-def sample_pairs_of_styles(
-    data: DenoiserData,
-    key: Array,
-    batch: ClipBatch,
-    present: Bool[Array, "s T"] | None = None,
-    variants: Int[Array, " s"] | None = None,
-) -> tuple[Array, Array, Bool[Array, " s"]]:
-    """One (source, styled) clip of every style, float32 [s, T, H, W, 3] in [0, 1].
-
-    Args:
-      data: what is drawn from.
-      key: same key, same clips.
-      batch: how.
-      present: which frames have a source, of `presence`. Where it is gone the world
-        stands still: nobody could guess how it moved on, and a model that is to guess
-        learns to blur. All have one without it.
-      variants: of the styles that have any; they are drawn without it.
-
-    Returns:
-      Sources, targets, and whether a clip opens with an old frame.
-    """
-    styles = find_styles(data.only, trainable_styles(data.styler))
-    draw_key, start_key, effect_key, pair_key = jax.random.split(key, 4)
-    with jax.named_scope("clips"):
-        frames, anchored = _draw_clips(data, draw_key, batch, styles)
-    if present is not None:
-        times = jnp.arange(batch.frames)[None]
-        shown = jnp.minimum(times, present.sum(1, keepdims=True) - 1)
-        frames = _at(frames, shown[: len(styles)])
-    starts = jax.random.randint(start_key, (len(styles),), 0, INDEX_RANGE)
-    effect_keys = jax.random.split(effect_key, len(styles))
-    sources, targets = [], []
-    for number, style in enumerate(styles):
-        index = starts[number] + jnp.arange(batch.frames, dtype=jnp.int32)
-        with jax.named_scope(style.name):
-            if style.look is not None and variants is not None:
-                source = frames[number]
-                target = style.look(source, variants[number])
-            else:
-                source, target = style.apply(frames[number], index, effect_keys[number])
-        sources.append(source)
-        targets.append(target)
-    if data.pairs is not None:
-        count = len(data.pairs.styles)
-        for number, one_key in enumerate(jax.random.split(pair_key, count)):
-            source, target = sample_pairs(
-                data.pairs, one_key, 1, batch.frames, (batch.size,) * 2, number
-            )
-            sources.append(source[0])
-            targets.append(target[0])
-        anchored = jnp.concatenate([anchored, jnp.zeros(count, bool)])
-    source, target = jnp.stack(sources), jnp.stack(targets)
-    if present is not None and data.pairs is not None:
-        source, target = _at(source, shown), _at(target, shown)
-    return source, target, anchored
-
-
 def _repeat(x: Array, times: int) -> Array:
     return jnp.concatenate([x] * times)
-
-
-def presence(key: Array, clips: int, batch: ClipBatch) -> Bool[Array, "s T"]:
-    """Which frames have a source: in some clips none from a random frame on."""
-    coin, where = jax.random.split(key)
-    first = jax.random.randint(where, (clips, 1), 1, batch.frames)
-    dropped = jax.random.uniform(coin, (clips, 1)) < batch.source_dropped
-    return ~(dropped & (jnp.arange(batch.frames)[None] >= first))
 
 
 def _with_stand_ins(
@@ -258,7 +95,7 @@ def _with_stand_ins(
     if not model.denoiser.stand_in:
         return source
     last = present.sum(1, keepdims=True) - 1
-    return jnp.where(present[..., None, None, None], source, _at(styled, last))
+    return jnp.where(present[..., None, None, None], source, frames_at(styled, last))
 
 
 def change_of_error(
@@ -332,7 +169,7 @@ def make_denoiser_loss(
         params: Params, key: Array, data: DenoiserData, step: Array
     ) -> tuple[Array, dict[str, Array]]:
         del step
-        keys = jax.random.split(key, 10)
+        keys = jax.random.split(key, 12)
         embeddings, counts = jnp.asarray(data.embeddings), jnp.asarray(data.counts)
         variants = jax.random.randint(keys[8], counts.shape, 0, VARIANTS)
         present = presence(keys[2], len(counts), batch)
@@ -363,22 +200,37 @@ def make_denoiser_loss(
         noise = noise.at[:, 0].set(opening)
         fixed = jax.random.uniform(keys[9], (clips, 1, 1, 1, 1)) < loss.fixed_noise
         noise = jnp.where(fixed, noise[:, :1], noise)
+        everywhere = slice(None)
+        frozen = jax.lax.stop_gradient(params)
+
+        def denoise(
+            params: Params,
+            rows: Any,
+            noisy: Array,
+            styled: Array,
+            tau: Array,
+            step_size: Array,
+            remat: str = "none",
+        ) -> Array:
+            """Data that the model predicts for some clips; `styled` is their past."""
+            return denoise_clip(
+                params,
+                model,
+                noisy,
+                _with_stand_ins(model, source_latent[rows], present[rows], styled),
+                present[rows],
+                tau,
+                step_size,
+                prompt[rows],
+                anchored[rows],
+                dtype=dtype,
+                remat=remat,
+            )
 
         def own(rows: Array, latents: Array) -> Array:
             """What a stream of one step with the merged commit would have shown."""
             zeros = jnp.zeros(latents.shape[:2])
-            return denoise_clip(
-                jax.lax.stop_gradient(params),
-                model,
-                noise[rows],
-                _with_stand_ins(model, source_latent[rows], present[rows], latents),
-                present[rows],
-                zeros,
-                zeros + 1,
-                prompt[rows],
-                anchored[rows],
-                dtype=dtype,
-            )
+            return denoise(frozen, rows, noise[rows], latents, zeros, zeros + 1)
 
         def round_trip(rows: Array, latents: Array) -> Array:
             del rows
@@ -388,25 +240,40 @@ def make_denoiser_loss(
             history = corrupt_history(
                 keys[5], clean, loss.history, own=own, round_trip=round_trip
             )
+        few, wanted = loss.few_step, clean
+        if few.count(clips):
+            rows = draw_rows(keys[10], clips, few)
+            past, data_of_rows = history[rows], clean[rows]
+
+            def predict(noisy: Array, tau: Array, step_size: Array) -> Array:
+                return denoise(frozen, rows, noisy, past, tau, step_size)
+
+            def path(tau: Array) -> Array:
+                return flow.noisy(past, noise[rows], tau)
+
+            with jax.named_scope("few_step"):
+                if few.objective == "shortcut":
+                    begin, whole = draw_whole_steps(keys[11], tau[rows])
+                    tau = tau.at[rows].set(begin)
+                    step_size = step_size.at[rows].set(whole)
+                    found = shortcut_targets(path(begin), begin, whole, predict)
+                else:
+                    found = consistency_targets(
+                        path, data_of_rows, tau[rows], few.ahead, predict
+                    )
+            found = found + few.real * (data_of_rows - found)
+            wanted = clean.at[rows].set(jax.lax.stop_gradient(found))
         with jax.named_scope("denoise"):
-            predicted = denoise_clip(
-                params,
-                model,
-                flow.noisy(history, noise, tau),
-                _with_stand_ins(model, source_latent, present, history),
-                present,
-                tau,
-                step_size,
-                prompt,
-                anchored,
-                dtype=dtype,
-                remat=loss.remat,
+            noisy = flow.noisy(history, noise, tau)
+            predicted = denoise(
+                params, everywhere, noisy, history, tau, step_size, loss.remat
             )
         difference = predicted - clean
         error = jnp.square(difference).mean((2, 3, 4))  # [s, T]
         weight = flow.frame_weight(tau)
         weight = weight * jnp.where(present, 1.0, loss.missing_source)
-        terms = {"latent": (weight * error).mean()}
+        asked = jnp.square(predicted - wanted).mean((2, 3, 4))
+        terms = {"latent": (weight * asked).mean()}
         if loss.steady:
             terms["steady"] = change_of_error(difference, tau == 0)
         if loss.in_pixels:

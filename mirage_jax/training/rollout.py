@@ -36,14 +36,16 @@ from mirage_jax.stream import (
     style_latent,
 )
 from mirage_jax.stream_config import COMMITS, StreamConfig
-from mirage_jax.training.denoiser import (
+from mirage_jax.training.clips import (
     ClipBatch,
     DenoiserData,
+    presence,
+    sample_pairs_of_styles,
+)
+from mirage_jax.training.denoiser import (
     DenoiserLoss,
     change_of_error,
     pixel_terms,
-    presence,
-    sample_pairs_of_styles,
 )
 from mirage_jax.training.history import HistoryAugmentation, corrupt_history
 from mirage_jax.training.prompts import sample_prompts
