@@ -24,8 +24,8 @@ from mirage_jax.training.denoiser import DenoiserLoss
 from mirage_jax.training.few_step import (
     OBJECTIVES,
     FewStep,
+    ask,
     consistency_targets,
-    draw_rows,
     draw_whole_steps,
     shortcut_targets,
 )
@@ -99,12 +99,26 @@ def test_what_there_is_not_is_refused(change):
         FewStep(**change)
 
 
-def test_a_share_of_the_clips_takes_part():
-    assert FewStep().count(16) == 0, "regression has no other targets"
-    few = FewStep("shortcut", share=0.25)
-    assert [few.count(clips) for clips in (1, 8, 16)] == [1, 2, 4]
-    rows = draw_rows(jax.random.key(0), 16, few)
-    assert len(set(rows.tolist())) == 4
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_share_of_the_clips_takes_part(objective):
+    few = FewStep(objective, share=0.5)
+    clean, noise = drawn()
+    tau, step = jnp.full(SHAPE[:2], 0.3), jnp.full(SHAPE[:2], 0.25)
+
+    def zeros(rows: Any, noisy: Any, past: Any, tau: Any, step: Any) -> Any:
+        return 0 * noisy
+
+    key = jax.random.key(4)
+    wanted, times, steps = ask(key, few, clean, clean, noise, tau, step, zeros)
+    asked = (wanted != clean).any((1, 2, 3, 4))
+    assert (
+        asked.sum() == few.count(len(clean)) == (0 if objective == "regression" else 3)
+    )
+    moved = (times != tau).any(1) | (steps != step).any(1)
+    assert (moved == asked).all() if objective == "shortcut" else not moved.any()
+    # A quarter of such a target is the data.
+    if objective == "consistency":
+        np.testing.assert_allclose(wanted[asked], 0.25 * clean[asked], atol=1e-6)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

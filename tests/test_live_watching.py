@@ -59,12 +59,15 @@ def test_viewers_see_the_stream_that_was_shared_and_no_other():
                 await b.next(StyledPicture)
                 await a.show(10)
                 expected = brightness(await a.next(StyledPicture))
+                assert expected == pytest.approx(FIRST + 20, abs=1)
                 for content in (one, two):
-                    shown = brightness(
-                        type("P", (), {"data": await next_part(content)})
-                    )
-                    assert shown == pytest.approx(expected, abs=1)
-                    assert shown == pytest.approx(FIRST + 20, abs=1)
+                    # Who is quick may still see the picture before, but no other's.
+                    shown = 0
+                    while shown != pytest.approx(expected, abs=1):
+                        part = await next_part(content)
+                        shown = brightness(type("P", (), {"data": part}))
+                        own = FIRST + 10 if shown < expected - 1 else expected
+                        assert shown == pytest.approx(own, abs=1)
                 # The end of the stream is the end of its viewers.
                 await a.send(Share("", ""))
                 for content in (one, two):

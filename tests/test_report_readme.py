@@ -100,7 +100,8 @@ def test_drift_has_a_row_for_every_mode_and_its_worst_style(tmp_path: Path) -> N
     modes = record.setup["modes"]
     write_results(tmp_path / "drift.json", record.script, record.setup, results)
     found = list(rows(report_readme.drift(tmp_path).text).values())
-    assert len(found) == len(modes)
+    # A free run has other measures.
+    assert len(found) == sum(not mode.startswith("free") for mode in modes)
     assert found[0][2] == "-7.00 (sepia)" and "sepia" not in found[1][2]
 
 

@@ -6,6 +6,7 @@ codec's latents, the prompts' embeddings, flow times and a past with flaws.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from mirage_jax.data.varied_styles import VARIANTS
 from mirage_jax.denoiser import REMAT, Params, denoise_clip
 from mirage_jax.errors import MirageError
 from mirage_jax.pixels import to_bytes, to_floats
+from mirage_jax.training import few_step
 from mirage_jax.training.clips import (
     ClipBatch,
     DenoiserData,
@@ -25,13 +27,7 @@ from mirage_jax.training.clips import (
     presence,
     sample_pairs_of_styles,
 )
-from mirage_jax.training.few_step import (
-    FewStep,
-    consistency_targets,
-    draw_rows,
-    draw_whole_steps,
-    shortcut_targets,
-)
+from mirage_jax.training.few_step import FewStep
 from mirage_jax.training.history import HistoryAugmentation, corrupt_history
 from mirage_jax.training.prompts import PromptAugmentation, sample_prompts
 from mirage_jax.training.variants import name_variant
@@ -169,7 +165,7 @@ def make_denoiser_loss(
         params: Params, key: Array, data: DenoiserData, step: Array
     ) -> tuple[Array, dict[str, Array]]:
         del step
-        keys = jax.random.split(key, 12)
+        keys = jax.random.split(key, 11)
         embeddings, counts = jnp.asarray(data.embeddings), jnp.asarray(data.counts)
         variants = jax.random.randint(keys[8], counts.shape, 0, VARIANTS)
         present = presence(keys[2], len(counts), batch)
@@ -207,17 +203,17 @@ def make_denoiser_loss(
             params: Params,
             rows: Any,
             noisy: Array,
-            styled: Array,
+            past: Array,
             tau: Array,
             step_size: Array,
             remat: str = "none",
         ) -> Array:
-            """Data that the model predicts for some clips; `styled` is their past."""
+            """Data that the model predicts for some clips."""
             return denoise_clip(
                 params,
                 model,
                 noisy,
-                _with_stand_ins(model, source_latent[rows], present[rows], styled),
+                _with_stand_ins(model, source_latent[rows], present[rows], past),
                 present[rows],
                 tau,
                 step_size,
@@ -240,29 +236,17 @@ def make_denoiser_loss(
             history = corrupt_history(
                 keys[5], clean, loss.history, own=own, round_trip=round_trip
             )
-        few, wanted = loss.few_step, clean
-        if few.count(clips):
-            rows = draw_rows(keys[10], clips, few)
-            past, data_of_rows = history[rows], clean[rows]
-
-            def predict(noisy: Array, tau: Array, step_size: Array) -> Array:
-                return denoise(frozen, rows, noisy, past, tau, step_size)
-
-            def path(tau: Array) -> Array:
-                return flow.noisy(past, noise[rows], tau)
-
-            with jax.named_scope("few_step"):
-                if few.objective == "shortcut":
-                    begin, whole = draw_whole_steps(keys[11], tau[rows])
-                    tau = tau.at[rows].set(begin)
-                    step_size = step_size.at[rows].set(whole)
-                    found = shortcut_targets(path(begin), begin, whole, predict)
-                else:
-                    found = consistency_targets(
-                        path, data_of_rows, tau[rows], few.ahead, predict
-                    )
-            found = found + few.real * (data_of_rows - found)
-            wanted = clean.at[rows].set(jax.lax.stop_gradient(found))
+        with jax.named_scope("few_step"):
+            wanted, tau, step_size = few_step.ask(
+                keys[10],
+                loss.few_step,
+                clean,
+                history,
+                noise,
+                tau,
+                step_size,
+                partial(denoise, frozen),
+            )
         with jax.named_scope("denoise"):
             noisy = flow.noisy(history, noise, tau)
             predicted = denoise(

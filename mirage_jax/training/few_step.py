@@ -30,6 +30,8 @@ Latents = Float[Array, "n T h w C"]
 Times = Float[Array, "n T"]
 # Predicted data, without a gradient, from noisy latents, flow times and step sizes.
 Predict = Callable[[Latents, Times, Times], Latents]
+# The same of some clips, by their rows in the batch and their pasts.
+PredictRows = Callable[[Int[Array, " n"], Latents, Latents, Times, Times], Latents]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +64,6 @@ class FewStep:
         if self.objective == "regression":
             return 0
         return min(clips, max(1, round(self.share * clips)))
-
-
-def draw_rows(key: Array, clips: int, few: FewStep) -> Int[Array, " n"]:
-    """Numbers of the clips that get targets of the objective."""
-    return jax.random.permutation(key, clips)[: few.count(clips)]
 
 
 def draw_whole_steps(key: Array, tau: Times) -> tuple[Times, Times]:
@@ -112,3 +109,50 @@ def consistency_targets(
     shortest = jnp.full_like(later, 1 / flow.STEP_COUNTS[-1])
     found = predict(path(later), later, shortest)
     return jnp.where((later < 1)[..., None, None, None], found, clean)
+
+
+def ask(
+    key: Array,
+    few: FewStep,
+    clean: Latents,
+    history: Latents,
+    noise: Latents,
+    tau: Times,
+    step: Times,
+    predict: PredictRows,
+) -> tuple[Latents, Times, Times]:
+    """What is asked of the clips of a batch, and where on their paths.
+
+    Args:
+      key: same key, same clips of the objective.
+      few: the objective, and how much of it.
+      clean: the data.
+      history: what the model sees of them, corrupted or not; paths lead there.
+      noise: where the paths begin.
+      tau, step: flow times and step sizes that were drawn.
+      predict: the model.
+
+    Returns:
+      Targets, and flow times and step sizes, which a shortcut has of its own.
+    """
+    count = few.count(len(clean))
+    if not count:
+        return clean, tau, step
+    row_key, step_key = jax.random.split(key)
+    rows = jax.random.permutation(row_key, len(clean))[:count]
+    past, data, start = history[rows], clean[rows], noise[rows]
+
+    def path(tau: Times) -> Latents:
+        return flow.noisy(past, start, tau)
+
+    def found_of(noisy: Latents, tau: Times, step: Times) -> Latents:
+        return predict(rows, noisy, past, tau, step)
+
+    if few.objective == "shortcut":
+        begin, whole = draw_whole_steps(step_key, tau[rows])
+        tau, step = tau.at[rows].set(begin), step.at[rows].set(whole)
+        found = shortcut_targets(path(begin), begin, whole, found_of)
+    else:
+        found = consistency_targets(path, data, tau[rows], few.ahead, found_of)
+    found = jax.lax.stop_gradient(found + few.real * (data - found))
+    return clean.at[rows].set(found), tau, step
