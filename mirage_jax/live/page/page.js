@@ -207,9 +207,12 @@ function playVideo(stream) {
 }
 
 everyFrame($("remote"), async () => {
-  if (!connection.video || !connection.ready) return;
+  const video = $("remote");
+  // A frame that was announced may be gone again where the video begins anew.
+  const shows = video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA;
+  if (!connection.video || !connection.ready || !shows) return;
   // The source is the newest one: its own is a moment older.
-  const [before, styled] = await Promise.all([createImageBitmap(grab), createImageBitmap($("remote"))]);
+  const [before, styled] = await Promise.all([createImageBitmap(grab), createImageBitmap(video)]);
   stage.show(before, styled);
   label(state === "ready", performance.now() - grabbedAt > SILENCE);
 });
