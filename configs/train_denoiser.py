@@ -103,9 +103,8 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
             own=0.25,
         ),
         rollout=dict(
-            modes="lagged/1,lagged/2,merged/1"
-            if rollout
-            else "",  # commit/steps, with commas
+            # Commit/steps, with commas.
+            modes="lagged/1,lagged/2,merged/1" if rollout else "",
             frames=28,
             opening=4,  # frames that are learnt from at the start ...
             closing=8,  # ... and at the end

@@ -33,15 +33,8 @@ from mirage_jax.denoiser import REMAT, init_denoiser
 from mirage_jax.device_memory import exhaustion_explained, peak_memory
 from mirage_jax.errors import MirageError
 from mirage_jax.results import Result, device_setup, write_results
-from mirage_jax.training.clips import (
-    ClipBatch,
-    DenoiserData,
-    style_names,
-)
-from mirage_jax.training.denoiser import (
-    DenoiserLoss,
-    make_denoiser_loss,
-)
+from mirage_jax.training.clips import ClipBatch, DenoiserData, style_names
+from mirage_jax.training.denoiser import DenoiserLoss, make_denoiser_loss
 from mirage_jax.training.mesh import MeshConfig, copied, make_mesh, place, split
 from mirage_jax.training.optimiser import TrainConfig
 from mirage_jax.training.step import init_state, make_step

@@ -19,15 +19,8 @@ from mirage_jax.denoiser import init_denoiser
 from mirage_jax.errors import MirageError
 from mirage_jax.flow import NoiseMix
 from mirage_jax.styler import load_styler
-from mirage_jax.training.clips import (
-    ClipBatch,
-    DenoiserData,
-    style_names,
-)
-from mirage_jax.training.denoiser import (
-    DenoiserLoss,
-    make_denoiser_loss,
-)
+from mirage_jax.training.clips import ClipBatch, DenoiserData, style_names
+from mirage_jax.training.denoiser import DenoiserLoss, make_denoiser_loss
 from mirage_jax.training.few_step import FewStep
 from mirage_jax.training.history import HistoryAugmentation
 from mirage_jax.training.optimiser import TrainConfig
@@ -92,16 +85,15 @@ def load_stage(config: config_dict.ConfigDict) -> Stage:
         full = dataclasses.replace(model, denoiser=denoiser)
         return jax.jit(init_denoiser, static_argnums=1)(key, full)
 
-    params = None
-    if config.init:
-        params, denoiser, _ = load_weights(config.init, DenoiserConfig, fresh)
-        model = dataclasses.replace(model, denoiser=denoiser)
     # What weights are trained for, whatever the old ones were.
     given = {"stand_in": config.stand_in, "noise_offset": config.noise_offset}
-    denoiser = dataclasses.replace(model.denoiser, **given)
+    if config.init:
+        params, old, _ = load_weights(config.init, DenoiserConfig, fresh)
+        denoiser = dataclasses.replace(old, **given)
+    else:
+        denoiser = dataclasses.replace(model.denoiser, **given)
+        params = fresh(denoiser)
     model = dataclasses.replace(model, denoiser=denoiser)
-    if params is None:
-        params = fresh(model.denoiser)
     loss = DenoiserLoss(
         **config.loss,
         mix=NoiseMix(**config.mix),

@@ -15,19 +15,8 @@ if [ $# -lt 3 ]; then
 fi
 data=$1 vgg=$2 model=$3 runs=${4:-runs/ablations}
 shift $(($# < 4 ? $# : 4))
-python=${PYTHON:-.venv/bin/python}
-export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$runs/xla}
-export XLA_FLAGS="--xla_gpu_autotune_level=1 --xla_gpu_enable_triton_gemm=false ${XLA_FLAGS:-}"
 
 for stage in rollout rollout_no_history rollout_no_rollouts rollout_clean_commit \
   rollout_no_anchor; do
-  "$python" -m experiments.train_denoiser \
-    --config="configs/train_denoiser.py:$stage" --config.data="$data" \
-    --config.vgg="$vgg" --config.codec="$model/codec.safetensors" \
-    --config.styler="$model/styler.safetensors" \
-    --config.init="$model/denoiser.safetensors" \
-    --config.workdir="$runs/$stage" --config.minutes="${MINUTES:-4.0}" "$@"
-  "$python" -m experiments.export_model --codec="$model/codec.safetensors" \
-    --denoiser="$runs/$stage/denoiser.safetensors" \
-    --styler="$model/styler.safetensors" --out="$runs/$stage/model"
+  "$(dirname "$0")/train_and_pack.sh" "$stage" "$data" "$vgg" "$model" "$runs" "$@"
 done

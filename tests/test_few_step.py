@@ -7,15 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train_denoiser import (
-    BATCH,
-    CLEAN,
-    MODEL,
-    ROOT,
-    compiled,
-    config_module,
-    data,
-)
+from toy_clips import BATCH, CLEAN, ROOT, compiled, config_module, data
+from toy_model import MODEL
 
 from mirage_jax import flow
 from mirage_jax.errors import MirageError
@@ -123,7 +116,7 @@ def test_a_share_of_the_clips_takes_part(objective):
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_only_agreement_moves_the_loss_away_from_the_data(objective, monkeypatch):
-    """A model that adds one to what it knows is asked for itself, or for the data."""
+    """By a model that always says the same."""
     losses = {}
     for real in (1.0, 0.0):
         loss = DenoiserLoss(
@@ -136,11 +129,7 @@ def test_only_agreement_moves_the_loss_away_from_the_data(objective, monkeypatch
 
         monkeypatch.setattr(training, "denoise_clip", constant)
         operands: Any = (jnp.float32(3), jax.random.key(3), data(), jnp.int32(0))
-        value, metrics = compiled(jax.value_and_grad(run, has_aux=True), *operands)(
-            *operands
-        )[0]
-        losses[real] = float(value)
-        assert np.isfinite(float(metrics["latent_32"]))
+        losses[real] = float(compiled(run, *operands)(*operands)[0])
     if objective == "regression":
         assert losses[0.0] == losses[1.0]
     else:

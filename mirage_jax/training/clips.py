@@ -177,13 +177,13 @@ def sample_pairs_of_styles(
             source, target = sample_pairs(
                 data.pairs, one_key, 1, batch.frames, (batch.size,) * 2, number
             )
+            if present is not None:
+                row = shown[len(styles) + number][None]
+                source, target = frames_at(source, row), frames_at(target, row)
             sources.append(source[0])
             targets.append(target[0])
         anchored = jnp.concatenate([anchored, jnp.zeros(count, bool)])
-    source, target = jnp.stack(sources), jnp.stack(targets)
-    if present is not None and data.pairs is not None:
-        source, target = frames_at(source, shown), frames_at(target, shown)
-    return source, target, anchored
+    return jnp.stack(sources), jnp.stack(targets), anchored
 
 
 def presence(key: Array, clips: int, batch: ClipBatch) -> Bool[Array, "s T"]:
