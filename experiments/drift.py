@@ -32,6 +32,7 @@ from mirage_jax.evaluation.verdict import (
     LEAST_LOOPS,
     drift_checks,
     drift_values,
+    flicker_values,
     free_checks,
     free_values,
     loop_means,
@@ -62,7 +63,7 @@ def drift() -> bool:
     frames = -(-_FRAMES.value // window) * window
     print(f"{len(streams.cases)} streams of {frames} frames, {len(modes)} modes")
 
-    values: dict[str, float] = {"frames": frames}
+    values: dict[str, float] = {"frames": frames} | _codec_values(streams)
     checks: list[Check] = []
     for number, mode in enumerate(modes):
         suffix = f"/{mode.name}" if number else ""
@@ -130,13 +131,31 @@ def _run(streams: LongStreams, mode: Mode, frames: int) -> dict[Case, LongStream
     return runs
 
 
+def _codec_values(streams: LongStreams) -> dict[str, float]:
+    """How much the teacher's own pictures flicker once the codec has made them."""
+    measured: dict[Case, Measured] = {}
+    for part in streams.parts(streams.cases):
+        found = streams.endless.through_codec(part, streams.loops)
+        measured |= dict(zip(part, found, strict=True))
+    values: dict[str, float] = {}
+    for place, style in enumerate(streams.styles):
+        of_style = [one for case, one in measured.items() if case.style == place]
+        if flicker := flicker_values(_beside(of_style)):
+            values[f"flicker_codec/{style.name}"] = flicker["flicker"]
+    return values
+
+
+def _beside(streams: Sequence[Measured]) -> Measured:
+    """Numbers of several streams, [n, B]."""
+    together: Measured = jax.tree.map(lambda *x: np.stack(x, axis=1), *streams)
+    return together
+
+
 def _judge(
     runs: Sequence[LongStream], mode: Mode, style: Style, path: str, window: int
 ) -> tuple[dict[str, float], list[Check]]:
     """Values and bars of one style in one mode, under their full names."""
-    measured: Measured = jax.tree.map(
-        lambda *x: np.stack(x, axis=1), *[run.measured for run in runs]
-    )
+    measured = _beside([run.measured for run in runs])
     if mode.free:
         values = free_values(measured, _FREE_AFTER.value)
         checks = free_checks(values, path)

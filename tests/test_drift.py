@@ -131,10 +131,15 @@ def test_slope_and_its_interval():
 def test_a_free_run_is_judged_by_its_worst_stream():
     _, measured = run(perfect, 4)
     values = verdict.free_values(measured, 10)
-    assert values == {"free_frames": 4 * PERIOD - 10, "free_spread": pytest.approx(1)}
+    assert values == {
+        "free_frames": 4 * PERIOD - 10,
+        "free_psnr": metrics.PSNR_LIMIT,
+        "free_spread": pytest.approx(1),
+    }
     assert all(check.passed for check in verdict.free_checks(values, "x"))
     measured.psnr[10 + 20 :, 1] = 90.0
     measured.spread[-1, 0] = 0.1
     values = verdict.free_values(measured, 10)
     assert values["free_frames"] == 20 and values["free_spread"] == pytest.approx(0.1)
+    assert 90 < values["free_psnr"] < metrics.PSNR_LIMIT
     assert not any(check.passed for check in verdict.free_checks(values, "x"))

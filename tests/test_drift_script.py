@@ -20,6 +20,7 @@ from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.clips import to_and_fro
 from mirage_jax.evaluation.endless import Endless, Mode, parse_mode
 from mirage_jax.evaluation.quality import Case
+from mirage_jax.evaluation.streaming import round_trips, score
 from mirage_jax.results import read_results
 from mirage_jax.weights import Model
 
@@ -78,6 +79,18 @@ def test_a_free_run_has_no_source_and_keeps_its_last_target(endless):
     assert np.abs(run.measured.psnr - seen.measured.psnr[9])[10:20].max() > 1e-3
 
 
+def test_the_codec_alone_is_watched_on_the_teachers_own_pictures(endless):
+    [sepia, _] = endless.through_codec([Case(0, 0), Case(1, 0)], LOOPS)
+    config = endless.stream
+    clip = endless.rounds(config, [Case(0, 0), Case(1, 0)], LOOPS)[1].target
+    codec = endless.params["codec"]
+    styled = round_trips(codec, clip, endless.model.codec, config.dtype)
+    known = score(styled, clip)
+    np.testing.assert_allclose(sepia.psnr, known.psnr[:, 0], rtol=1e-4)
+    change = known.change * known.still
+    np.testing.assert_allclose(sepia.still_change, change[:, 0], rtol=1e-3, atol=1e-5)
+
+
 @pytest.fixture
 def own_flags():
     """The script's own flags, whatever script was imported after it."""
@@ -124,7 +137,9 @@ def test_script_from_files_to_files(tmp_path, monkeypatch, capsys, own_flags):
         for name in ("psnr_slope_per_1000", "psnr_first", "psnr_last", "flicker"):
             assert f"{name}/{style}" in values
         assert f"check/motion/{style}" in values
+        assert values[f"flicker_codec/{style}"] > 0
     assert 0 <= values["free_frames/sepia/free/lagged/1"] <= 4 * PERIOD
+    assert 0 < values["free_psnr/sepia/free/lagged/1"] < 60
     assert not any(name.startswith("free_frames/signal_loss") for name in values)
     names = ("lagged_1", "free_lagged_1")
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {

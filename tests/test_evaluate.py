@@ -180,7 +180,7 @@ def test_score_of_a_known_error():
     np.testing.assert_allclose(scores.change, 0, atol=1e-6)
     blinking = still.at[1].add(10)
     scores = streaming.score(blinking, still)
-    np.testing.assert_allclose(scores.change[1:, 0] * 255, [10, 10], rtol=1e-4)
+    np.testing.assert_allclose(scores.change[1:, 0], [100, 100], rtol=1e-4)
 
 
 @pytest.fixture

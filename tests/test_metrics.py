@@ -154,13 +154,26 @@ def test_flicker_counts_only_where_the_teacher_stands_still():
     ours = _picture(7)
     changed = ours.at[:32].add(0.3).at[32:].add(0.1)
     value, share = metrics.flicker(ours, changed, teacher, moved)
-    np.testing.assert_allclose([value, share], [0.1, 0.5], atol=1e-6)
+    np.testing.assert_allclose([value, share], [25.5**2, 0.5], rtol=1e-5)
     value, share = metrics.flicker(ours, changed, teacher, teacher + 0.2)
     assert value == 0 and share == 0
 
 
+def test_a_pixel_that_stays_by_chance_is_no_place_that_stands_still():
+    teacher = jnp.zeros((32, 32, 3))
+    moved = teacher.at[:16, 1::2].add(0.2)  # every second column of the upper cells
+    value, share = metrics.flicker(teacher, moved, teacher, moved)
+    assert value == 0 and share == 0.5
+
+
+def test_sides_that_are_no_cells_are_refused():
+    picture = jnp.zeros((32, 24, 3))
+    with pytest.raises(ValueError, match="multiples of 16"):
+        metrics.cell_change(picture, picture)
+
+
 def test_two_levels_stand_still_and_three_do_not_at_any_brightness():
-    levels = np.tile(np.arange(253, dtype=np.uint8)[None, :, None], (2, 1, 3))
+    levels = np.tile(np.arange(240, dtype=np.uint8)[None, :, None], (16, 1, 3))
     for change, share in ((2, 1), (3, 0)):
         frames = [to_floats(jnp.asarray(x)) for x in (levels, levels + change)]
         assert jax.jit(metrics.flicker)(*frames, *frames)[1] == share

@@ -26,7 +26,7 @@ def _fake_values(**changes):
         "ssim": 0.95,
         "psnr_forgetful": 30.0,
         "sharpness": 0.9,
-        "change": 1 / 255,
+        "change": 1.0,
         "still": 0.5,
         "psnr_codec": 35.0,
         "ssim_codec": 0.97,

@@ -52,8 +52,9 @@ class Measured:
       colour: mean of every channel minus the teacher's, of [0, 1].
       spread: standard deviation of the channels over the teacher's.
       sharpness: over the teacher's; below 1 is blurred.
-      still: share of the pixels where the teacher stands still, since the frame before.
-      still_change: mean squared change there, times their share, in steps of 8 bits.
+      still: share of the cells where the teacher stands still, since the frame before.
+      still_change: mean squared change there, times their share, in levels of 8 bits
+        (`metrics.cell_change`).
       still_teacher: the teacher's.
       moving_change, moving_teacher: the same where the teacher moves.
     """
@@ -141,10 +142,9 @@ def watch(step: Step, seen: Watch, clip: Moment) -> tuple[Watch, Measured]:
 def _measure(styled: Array, moment: Moment, before: Watch) -> Measured:
     image, wanted, alone = map(to_floats, (styled, moment.target, moment.one_shot))
     was = before.frame > 0
-    change = jnp.square(255 * (image - to_floats(before.styled))).mean(-1)
-    steps = 255 * jnp.abs(wanted - to_floats(before.target))
-    teacher = jnp.square(steps).mean(-1)
-    still = (jnp.max(steps, axis=-1) <= 255 * metrics.STILL) & was
+    change = metrics.cell_change(to_floats(before.styled), image)
+    teacher = metrics.cell_change(to_floats(before.target), wanted)
+    still = metrics.stands_still(teacher) & was
     moving = ~still & was
 
     def where(mask: Array, values: Array) -> Float[Array, " B"]:

@@ -17,7 +17,7 @@ from mirage_jax.errors import MirageError
 from mirage_jax.evaluation import drift
 from mirage_jax.evaluation.drift import Measured, Moment, Watch
 from mirage_jax.evaluation.quality import Case
-from mirage_jax.evaluation.streaming import side_by_side
+from mirage_jax.evaluation.streaming import round_trip, side_by_side
 from mirage_jax.evaluation.targets import loop_context, loop_index, make_targets
 from mirage_jax.flow import STEP_COUNTS
 from mirage_jax.frame_compiler import load_convolutions
@@ -144,6 +144,23 @@ class Endless:
             for b in range(len(cases))
         ]
 
+    def through_codec(self, cases: Sequence[Case], loops: Loops) -> list[Measured]:
+        """One loop of the teacher's own pictures, of which the codec made others.
+
+        No model that shows its pictures by this codec can do better.
+        """
+        config = self.stream
+        _, clip = self.rounds(config, cases, loops)
+        program = self._once(
+            ("codec",),
+            lambda: jax.jit(partial(coded, model=self.model, stream=config)),
+        )
+        seen = drift.begin(None, clip.target.shape[1:])
+        measured = jax.device_get(program(self.params["codec"], seen, clip))
+        return [
+            jax.tree.map(lambda x, b=b: x[:, b], measured) for b in range(len(cases))
+        ]
+
     def watch(
         self, config: StreamConfig, seen: Watch, clip: Moment
     ) -> tuple[Watch, Measured]:
@@ -240,6 +257,17 @@ def watched(
         )
 
     return drift.watch(step, seen, clip)
+
+
+def coded(
+    params: Any, seen: Watch, clip: Moment, *, model: ModelConfig, stream: StreamConfig
+) -> Measured:
+    """What the codec makes of the teacher's pictures, under observation."""
+
+    def step(state: Any, moment: Moment) -> tuple[Any, Array]:
+        return state, round_trip(params, moment.target, model.codec, stream.dtype)
+
+    return drift.watch(step, seen, clip)[1]
 
 
 def _freed(opening: Moment, after: int) -> tuple[Moment, Moment]:

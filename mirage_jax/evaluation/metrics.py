@@ -7,13 +7,16 @@ axes and returns one number a picture.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 PSNR_LIMIT = 100.0  # dB; what identical pictures get instead of infinity
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-# The teacher stands still where no channel changes by more than two levels of 8 bits;
-# half a level further, so that no rounding decides what counts.
-STILL = 2.5 / 255
+# Whether a picture stands still is asked of cells as large as those of the codec's
+# latents: a single pixel may stay as it is by chance in the midst of what moves.
+CELL = 16  # pixels
+# The root of its mean squared change up to which a cell stands still, in levels of
+# 8 bits; between two and three, so that no rounding decides what counts.
+STILL = 2.5
 
 _SSIM_WINDOW = 11
 _SSIM_SIGMA = 1.5
@@ -91,25 +94,44 @@ def colour_spread(images: Float[Array, "*lead H W 3"]) -> Float[Array, "*lead 3"
     return jnp.std(images.astype(jnp.float32), axis=(-3, -2))
 
 
+def cell_change(
+    previous: Float[Array, "*lead H W 3"], current: Float[Array, "*lead H W 3"]
+) -> Float[Array, "*lead h w"]:
+    """Mean squared change of each cell, in squared levels of 8 bits.
+
+    Raises:
+      ValueError: the sides are no multiples of `CELL`.
+    """
+    height, width = current.shape[-3:-1]
+    if height % CELL or width % CELL:
+        raise ValueError(f"{current.shape=}: sides must be multiples of {CELL}")
+    change = current.astype(jnp.float32) - previous.astype(jnp.float32)
+    cells = (height // CELL, CELL, width // CELL, CELL, 3)
+    squared = jnp.square(255 * change).reshape(*change.shape[:-3], *cells)
+    return jnp.mean(squared, axis=(-4, -2, -1))
+
+
+def stands_still(change: Float[Array, "*lead h w"]) -> Bool[Array, "*lead h w"]:
+    """Cells of the teacher, by `cell_change`, in which a change is flicker."""
+    return change <= STILL**2
+
+
 def flicker(
     previous: Float[Array, "*lead H W 3"],
     current: Float[Array, "*lead H W 3"],
     teacher_previous: Float[Array, "*lead H W 3"],
     teacher_current: Float[Array, "*lead H W 3"],
 ) -> tuple[Float[Array, "*lead"], Float[Array, "*lead"]]:
-    """Mean |frame change| where the teacher stands still.
+    """Mean squared frame change where the teacher stands still.
 
     Returns:
-      The mean change over the still pixels, 0 where there are none, and their share of
-      the picture: average the first with the second as weight.
+      `cell_change` of the still cells on average, 0 where there are none, and their
+      share of the picture: average the first with the second as weight.
     """
-    change = jnp.abs(current.astype(jnp.float32) - previous.astype(jnp.float32))
-    teacher = jnp.abs(
-        teacher_current.astype(jnp.float32) - teacher_previous.astype(jnp.float32)
-    )
-    still = jnp.all(teacher <= STILL, axis=-1).astype(jnp.float32)
+    change = cell_change(previous, current)
+    still = stands_still(cell_change(teacher_previous, teacher_current))
     share = jnp.mean(still, axis=(-2, -1))
-    moved = jnp.mean(change.mean(axis=-1) * still, axis=(-2, -1))
+    moved = jnp.mean(jnp.where(still, change, 0.0), axis=(-2, -1))
     return jnp.where(share > 0, moved / jnp.maximum(share, 1e-9), 0.0), share
 
 

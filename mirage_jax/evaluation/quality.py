@@ -166,7 +166,7 @@ class SizeBench:
             "score": (jax.jit(streaming.score), (clip, clip)),
             "baselines": (jax.jit(streaming.baselines), (single, single)),
             "codec": (
-                jax.jit(streaming.round_trip, static_argnums=(2, 3)),
+                jax.jit(streaming.round_trips, static_argnums=(2, 3)),
                 (self._params["codec"], clip, model.codec, plan.stream.dtype),
             ),
         }

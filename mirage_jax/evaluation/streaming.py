@@ -30,9 +30,9 @@ class Scores:
       psnr: dB.
       ssim: of the luminance.
       sharpness: the frame's over the teacher's; below 1 is blurred.
-      change: mean |frame change| in [0, 1] over the pixels where the teacher stands
-        still, since the frame before.
-      still: share of those pixels; 0 for the first frame.
+      change: since the frame before, in squared levels of 8 bits, over the cells where
+        the teacher stands still (`metrics.flicker`).
+      still: share of those cells; 0 for the first frame.
     """
 
     psnr: Float[Array, "T B"]
@@ -66,15 +66,21 @@ def score(styled: Clip, target: Clip) -> Scores:
 
 
 def round_trip(
+    params: dict[str, Any],
+    images: UInt8[Array, "B H W 3"],
+    config: CodecConfig,
+    dtype: str,
+) -> UInt8[Array, "B H W 3"]:
+    """Pictures encoded and decoded: the best that any latent can be shown as."""
+    latents = codec.encode(params, to_floats(images), config, jnp.dtype(dtype))
+    return to_bytes(codec.decode(params, latents, config, jnp.dtype(dtype)))
+
+
+def round_trips(
     params: dict[str, Any], clip: Clip, config: CodecConfig, dtype: str
 ) -> Clip:
-    """Every frame encoded and decoded: the best that any latent can be shown as."""
-
-    def frame(images: Array) -> Array:
-        latents = codec.encode(params, to_floats(images), config, jnp.dtype(dtype))
-        return to_bytes(codec.decode(params, latents, config, jnp.dtype(dtype)))
-
-    return jax.lax.map(frame, clip)
+    """The same of every frame of a clip."""
+    return jax.lax.map(lambda images: round_trip(params, images, config, dtype), clip)
 
 
 def baselines(

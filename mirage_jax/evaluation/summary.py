@@ -76,7 +76,7 @@ def _style_values(
         still = np.stack([row[f"still/{steps}"] for row in rows])
         if still.sum() > 0:
             change = np.stack([row[f"change/{steps}"] for row in rows])
-            flicker = 255 * float((change * still).sum() / still.sum())
+            flicker = float((change * still).sum() / still.sum()) ** 0.5
             values[f"flicker/{here}/{steps}"] = flicker
         if plan.memory_gain:
             gain = psnr - mean(f"psnr_forgetful/{steps}")

@@ -48,6 +48,7 @@ UNITS = {
     "wording_right": ("of the wordings", "higher"),
     "confusion": ("of the wordings", "higher"),
     "free_frames": ("frames", "higher"),
+    "free_psnr": ("dB", "higher"),
     "free_spread": ("of the teacher's", "higher"),
     "variant_kept": ("of the streams", "higher"),
     "variant_wandered": ("of the frames", "lower"),
@@ -132,14 +133,22 @@ def drift_values(measured: Measured, period: int, history: int = 0) -> dict[str,
         "sharpness": last.sharpness.mean(),
         "sharpness_change": np.abs(sharper).mean(),
     }
-    if still := last.still.sum():
-        change, teacher = last.still_change.sum() / still, last.still_teacher.sum()
-        # Rounding is added to both, for teachers that stand perfectly still.
-        values["flicker"] = (change + _ROUNDING) / (teacher / still + _ROUNDING)
-        values["flicker_steps"] = change**0.5
+    values |= flicker_values(last)
     if teacher := last.moving_teacher.sum():
         values["motion"] = last.moving_change.sum() / teacher
     return {name: float(value) for name, value in values.items()}
+
+
+def flicker_values(measured: Measured) -> dict[str, float]:
+    """Flicker of frames [n, B], as in `drift_values`; empty where nothing stands."""
+    still = float(np.sum(measured.still))
+    if not still:
+        return {}
+    change = float(np.sum(measured.still_change)) / still
+    teacher = float(np.sum(measured.still_teacher)) / still
+    # Rounding is added to both, for teachers that stand perfectly still.
+    flicker = (change + _ROUNDING) / (teacher + _ROUNDING)
+    return {"flicker": flicker, "flicker_steps": change**0.5}
 
 
 def drift_checks(values: Mapping[str, float], path: str) -> list[Check]:
@@ -167,14 +176,16 @@ def free_values(measured: Measured, after: int) -> dict[str, float]:
 
     Returns:
       free_frames: how long PSNR stays within 3 dB of the last frame with a source, in
-        the stream that fares worst. free_spread: the least spread of a picture over
-        the teacher's; near 0 it is one flat colour.
+        the stream that fares worst. free_psnr: mean of all frames from then on.
+        free_spread: the least spread of a picture over the teacher's; near 0 it is one
+        flat colour.
     """
     psnr = np.asarray(measured.psnr)
     lost = psnr[after:] < psnr[after - 1] - FREE_LOSS
     held = np.where(lost.any(0), lost.argmax(0), len(lost))
     return {
         "free_frames": float(held.min()),
+        "free_psnr": float(psnr[after:].mean()),
         "free_spread": float(np.asarray(measured.spread)[after:].min()),
     }
 
