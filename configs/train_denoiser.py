@@ -45,7 +45,10 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
         data="runs/data",
         codec="runs/codec/codec.safetensors",
         styler="",  # trained style network; empty: no neural styles
-        styles="",  # names with commas: the shipped styles that take part; empty: all
+        styles="",  # names with commas: the styles that take part; empty: all
+        # Clips a step of each style that has several looks. Of one alone a step learns
+        # to show the look that it has just seen; side by side they teach the choice.
+        looks=4,
         vgg="",  # HED's VGG16 weights; empty: no perceptual term in the pixel stage
         init="",  # denoiser.safetensors to start from; empty: fresh weights
         model="default",  # a name in mirage_jax.config.MODELS
@@ -77,7 +80,7 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
             pixel_mse=4.0 if pixel else 0.0,
             perceptual=0.05 if pixel else 0.0,
             decoded=4 if pixel else 1,
-            steady=0.2 if rollout else 0.0,  # against flicker
+            steady=0.4 if rollout else 0.0,  # against flicker
             missing_source=1.0,
             fixed_noise=0.5,  # share of clips
             # What a layer computes again to save memory: "none", "light" or "full".

@@ -19,7 +19,12 @@ from mirage_jax.denoiser import init_denoiser
 from mirage_jax.errors import MirageError
 from mirage_jax.flow import NoiseMix
 from mirage_jax.styler import load_styler
-from mirage_jax.training.clips import ClipBatch, DenoiserData, style_names
+from mirage_jax.training.clips import (
+    ClipBatch,
+    DenoiserData,
+    repeated_looks,
+    style_names,
+)
 from mirage_jax.training.denoiser import DenoiserLoss, make_denoiser_loss
 from mirage_jax.training.few_step import FewStep
 from mirage_jax.training.history import HistoryAugmentation
@@ -125,7 +130,8 @@ def _data(
 ) -> tuple[DenoiserData, tuple[str, ...]]:
     styler = load_styler(config.styler) if config.styler else None
     store, pairs = _pictures(config)
-    only = tuple(name for name in config.styles.split(",") if name)
+    named = tuple(name for name in config.styles.split(",") if name)
+    only = repeated_looks(styler, named, config.looks)
     names = style_names(styler, pairs, only)
     if config.data == "synthetic":
         # One random unit vector a style stands for its wordings.

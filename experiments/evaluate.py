@@ -22,7 +22,7 @@ from absl import app, flags
 
 from experiments.command import command
 from mirage_jax.data.prompts import HELD_OUT_PROMPTS, PROMPTS
-from mirage_jax.data.teachers import Style, find_styles, shipped_styles
+from mirage_jax.data.teachers import Style, comparable_styles, find_styles
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.checks import Check, quality_checks
 from mirage_jax.evaluation.clips import (
@@ -93,7 +93,7 @@ _STRICT = flags.DEFINE_bool("strict", False, "Exit with 1 where a bar is missed.
 # Side of a picture in the grids, and bytes of a grid: they are tracked, and the tree
 # has little room.
 _CELL = 144
-_MOST_BYTES = 60_000
+_MOST_BYTES = 50_000
 
 
 def evaluate() -> bool:
@@ -190,7 +190,7 @@ def _without_long_runs(plan: Plan) -> Plan:
 
 def _chosen_styles() -> tuple[Style, ...]:
     styler = None if _STYLER.value is None else load_styler(_STYLER.value)
-    return find_styles(_STYLES.value, shipped_styles(styler))
+    return find_styles(_STYLES.value, comparable_styles(styler))
 
 
 def _load(sizes: Sequence[int], length: int) -> HeldOutClips:

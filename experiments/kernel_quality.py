@@ -28,7 +28,7 @@ from experiments.backends_used import backends_used
 from experiments.command import command
 from experiments.memory_calls import able
 from mirage_jax.data.prompts import HELD_OUT_PROMPTS
-from mirage_jax.data.teachers import Style, find_style, shipped_styles
+from mirage_jax.data.teachers import Style, comparable_styles, find_style
 from mirage_jax.device_weights import device_weights
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.clips import load_clips
@@ -104,7 +104,7 @@ def kernel_quality() -> bool:
         raise MirageError(f"--paths: {min(unknown)!r} is none of {', '.join(PATHS)}")
     folder = _CLIPS.value or Path(mirage_jax.__file__).parent / "assets"
     clips = load_clips(folder, sizes, _FRAMES.value, _SEGMENTS.value)
-    styles = shipped_styles(None)
+    styles = comparable_styles(None)
     if _STYLES.value:
         styles = tuple(find_style(name, styles) for name in _STYLES.value)
     wording = {style.name: HELD_OUT_PROMPTS[style.name][0] for style in styles}

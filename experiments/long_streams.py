@@ -9,7 +9,7 @@ import numpy as np
 from absl import flags
 
 from mirage_jax.data.prompts import HELD_OUT_PROMPTS, PROMPTS
-from mirage_jax.data.teachers import Style, find_styles, shipped_styles
+from mirage_jax.data.teachers import Style, comparable_styles, find_styles
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.clips import load_clips, to_and_fro
 from mirage_jax.evaluation.endless import Endless, Loops
@@ -76,7 +76,7 @@ class LongStreams:
 
 
 def load_long_streams(
-    known_styles: KnownStyles = shipped_styles, repeats: int = 1
+    known_styles: KnownStyles = comparable_styles, repeats: int = 1
 ) -> LongStreams:
     """What the flags ask for.
 

@@ -17,7 +17,7 @@ from absl import app, flags
 
 from experiments.command import command
 from experiments.long_streams import WINDOW, load_long_streams
-from mirage_jax.data.teachers import Style, trainable_styles
+from mirage_jax.data.teachers import Style, all_styles
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.checks import Check
 from mirage_jax.evaluation.endless import parse_mode
@@ -40,7 +40,7 @@ _OUT = flags.DEFINE_string("out", "docs/results/variants.json", "Where results g
 def varied(styler: object) -> tuple[Style, ...]:
     """The styles with variants; none of them needs the style network."""
     del styler
-    return tuple(style for style in trainable_styles() if style.look is not None)
+    return tuple(style for style in all_styles() if style.look is not None)
 
 
 def variants() -> bool:

@@ -15,7 +15,7 @@ from toy_model import MODEL, SIDE, params, play, prompts, save_model, settings
 from experiments import drift as script
 from experiments import long_streams
 from mirage_jax.config import TEXT_WIDTH
-from mirage_jax.data.teachers import find_style, shipped_styles
+from mirage_jax.data.teachers import comparable_styles, find_style
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.clips import to_and_fro
 from mirage_jax.evaluation.endless import Endless, Mode, parse_mode
@@ -30,7 +30,7 @@ STYLES = ("sepia", "signal_loss")
 
 @pytest.fixture(scope="module")
 def endless():
-    styles = [find_style(name, shipped_styles()) for name in STYLES]
+    styles = [find_style(name, comparable_styles()) for name in STYLES]
     model = Model(MODEL, params(), "0" * 64)
     return Endless(model, settings(batch=2), styles, np.asarray(prompts(2)), PERIOD)
 

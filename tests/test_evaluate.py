@@ -17,7 +17,7 @@ from toy_model import MODEL, SIDE, params, prompts, save_model, settings, start
 from experiments import evaluate
 from mirage_jax import stream as streams
 from mirage_jax.config import TEXT_WIDTH
-from mirage_jax.data.teachers import Style, find_style, shipped_styles
+from mirage_jax.data.teachers import Style, comparable_styles, find_style
 from mirage_jax.evaluation import clips, streaming, summary
 from mirage_jax.evaluation.quality import Case, Plan, SizeBench
 from mirage_jax.evaluation.targets import loop_context, loop_index, make_targets
@@ -34,7 +34,9 @@ def model():
 
 @pytest.fixture(scope="module")
 def bench(model):
-    styles = [find_style(name, shipped_styles()) for name in ("sepia", "signal_loss")]
+    styles = [
+        find_style(name, comparable_styles()) for name in ("sepia", "signal_loss")
+    ]
     plan = Plan(
         stream=settings(),
         length=LENGTH,
@@ -141,7 +143,7 @@ def _toy_effect():
 
 @pytest.mark.parametrize("name", ["signal_loss", "toy"])
 def test_rounds_of_a_loop_differ_only_where_an_effect_has_no_past(name):
-    style = find_style(name, (*shipped_styles(), _toy_effect()))
+    style = find_style(name, (*comparable_styles(), _toy_effect()))
     loop = jnp.asarray(blob_clip(LENGTH)[clips.to_and_fro(LENGTH)])
     context = loop_context(style)
     before = jnp.concatenate([loop[LENGTH - context :], loop])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mirage_jax.data.filters import blur
-from mirage_jax.data.teachers import apply_long, find_style, shipped_styles
+from mirage_jax.data.teachers import apply_long, comparable_styles, find_style
 
 NAMES = ("low_light", "light_trails", "signal_loss")
 KEY = jax.random.key(3)
@@ -16,7 +16,7 @@ SIZE = 64
 
 
 def effect(name):
-    return find_style(name, shipped_styles())
+    return find_style(name, comparable_styles())
 
 
 @functools.cache

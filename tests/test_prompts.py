@@ -3,12 +3,12 @@
 import pytest
 
 from mirage_jax.data.prompts import HELD_OUT_PROMPTS, PROMPTS
-from mirage_jax.data.teachers import trainable_styles
+from mirage_jax.data.teachers import all_styles
 from mirage_jax.styler import NEURAL_STYLES
 
 
 def test_every_style_with_a_teacher_has_prompts_and_nothing_else_has():
-    names = {style.name for style in trainable_styles()} | set(NEURAL_STYLES)
+    names = {style.name for style in all_styles()} | set(NEURAL_STYLES)
     assert set(PROMPTS) == names
     assert set(HELD_OUT_PROMPTS) == names
 

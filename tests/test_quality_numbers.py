@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mirage_jax.data.teachers import find_style, shipped_styles
+from mirage_jax.data.teachers import comparable_styles, find_style
 from mirage_jax.evaluation import checks, summary
 from mirage_jax.evaluation.quality import Case, CaseScores, LongRun, Plan
 from mirage_jax.stream_config import StreamConfig
@@ -36,7 +36,7 @@ def _fake_values(**changes):
         "ssim_colour_transfer": 0.7,
         "psnr_colour_map": 28.0,
     } | changes
-    styles = [find_style(n, shipped_styles()) for n in ("pencil", "low_light")]
+    styles = [find_style(n, comparable_styles()) for n in ("pencil", "low_light")]
     plan = Plan(stream=StreamConfig(), length=16, steps=(1,))
     scores = [_fake_scores(s, c, **means) for s in (0, 1) for c in (0, 1)]
     return summary.quality_values(scores, styles, ["a", "b"], plan, 512), styles
@@ -55,7 +55,7 @@ def test_means_by_style_kind_and_clip():
 
 
 def test_means_weigh_all_frames_alike():
-    styles = [find_style("pencil", shipped_styles())]
+    styles = [find_style("pencil", comparable_styles())]
     plan = Plan(stream=StreamConfig(), length=16, steps=(2,), memory_gain=False)
     rest = {"ssim": 1.0, "sharpness": 1.0, "change": 0.0, "still": 0.0}
     scores = [
@@ -91,7 +91,7 @@ def test_a_mere_colour_map_need_not_beat_the_colour_transfer():
 
 
 def test_drift_counts_the_same_moments():
-    styles = [find_style(n, shipped_styles()) for n in ("pencil", "light_trails")]
+    styles = [find_style(n, comparable_styles()) for n in ("pencil", "light_trails")]
     length = 32
     psnr = np.full(3 * length, 30.0)
     psnr[:3] = 50.0  # the opening, where light trails have no past yet

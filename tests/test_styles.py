@@ -8,7 +8,7 @@ from still_scene import halved, scene
 
 from mirage_jax.data.filters import blur, luma, shift, smooth_edges
 from mirage_jax.data.styles import PROCEDURAL_STYLES
-from mirage_jax.data.teachers import Style, apply_long, find_style, shipped_styles
+from mirage_jax.data.teachers import Style, apply_long, comparable_styles, find_style
 from mirage_jax.errors import MirageError
 from mirage_jax.styler import NEURAL_STYLES, init_styler
 
@@ -115,10 +115,10 @@ def test_guided_filter_keeps_edges_and_removes_ripple():
 
 
 def test_order_names_and_kinds():
-    styles = shipped_styles()
+    styles = comparable_styles()
     assert tuple(style.name for style in styles[:8]) == NAMES
     assert [style.kind for style in styles] == ["procedural"] * 8 + ["memory"] * 3
-    everything = shipped_styles(init_styler(jax.random.key(0)))
+    everything = comparable_styles(init_styler(jax.random.key(0)))
     assert len(everything) == 16
     assert tuple(style.name for style in everything[8:13]) == NEURAL_STYLES
     assert all(style.history == 0 for style in everything[:13])
@@ -127,7 +127,7 @@ def test_order_names_and_kinds():
 
 
 def test_neural_teacher_follows_the_contract():
-    style = shipped_styles(init_styler(jax.random.key(0)))[9]
+    style = comparable_styles(init_styler(jax.random.key(0)))[9]
     frames = jnp.asarray(scene(64, 64))[None].repeat(2, axis=0)
     source, styled = jax.jit(style.apply)(frames, jnp.arange(2), jax.random.key(0))
     np.testing.assert_array_equal(source, frames)
@@ -137,7 +137,7 @@ def test_neural_teacher_follows_the_contract():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_still_clip_stays_still_and_repeats_exactly(name):
-    style = find_style(name, shipped_styles())
+    style = find_style(name, comparable_styles())
     frames = np.broadcast_to(scene(64, 64), (3, 64, 64, 3))
     source, styled = apply_long(style, frames, jax.random.key(0), chunk=3)
     np.testing.assert_array_equal(source, frames)
@@ -148,7 +148,7 @@ def test_a_still_clip_stays_still_and_repeats_exactly(name):
 
 def test_find_style_lists_the_names():
     with pytest.raises(MirageError, match=r"'watercolour'.*pencil.*signal_loss"):
-        find_style("watercolour", shipped_styles())
+        find_style("watercolour", comparable_styles())
 
 
 def test_apply_long_takes_bytes_and_refuses_nonsense():

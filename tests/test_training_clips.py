@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from toy_clips import BATCH, STYLES, compiled, data, pair_store
 
+from mirage_jax.data.teachers import all_styles
+from mirage_jax.data.varied_styles import VARIED_STYLES
 from mirage_jax.errors import MirageError
 from mirage_jax.training import clips
 
@@ -123,3 +125,14 @@ def test_the_world_stands_still_where_a_source_is_lost():
     for found, wanted in zip(beside[:2], alone[:2], strict=True):
         np.testing.assert_array_equal(found[:3], wanted)
     assert np.abs(beside[0][1, 2] - beside[0][1, 1]).max() > 0.01, "low light is noisy"
+
+
+def test_a_style_with_variants_takes_part_with_several_clips():
+    names = clips.repeated_looks(None, ("sepia", "screen_print"), 3)
+    assert names == ("sepia", *["screen_print"] * 3)
+    assert clips.style_names(None, None, names) == names
+    assert len(clips.repeated_looks(None, (), 2)) == len(all_styles()) + len(
+        VARIED_STYLES
+    )
+    with pytest.raises(MirageError, match="looks=0"):
+        clips.repeated_looks(None, (), 0)

@@ -14,7 +14,7 @@ from toy_model import SIDE, save_model
 from experiments import long_streams
 from experiments import variants as script
 from mirage_jax.config import TEXT_WIDTH
-from mirage_jax.data.teachers import find_style, shipped_styles, trainable_styles
+from mirage_jax.data.teachers import all_styles, comparable_styles, find_style
 from mirage_jax.data.varied_styles import VARIANTS, screen_print
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.variants import (
@@ -27,7 +27,7 @@ from mirage_jax.pixels import to_bytes
 from mirage_jax.results import read_results
 
 PERIOD = 32
-STYLE = find_style("screen_print", trainable_styles())
+STYLE = find_style("screen_print", all_styles())
 
 
 def shown(variants):
@@ -85,7 +85,7 @@ def test_frames_must_be_whole_loops():
 def test_a_style_of_one_look_has_nothing_to_choose():
     picture = jnp.zeros((1, 8, 8, 3), jnp.uint8)
     with pytest.raises(MirageError, match="sepia"):
-        compare(find_style("sepia", shipped_styles()), picture, picture)
+        compare(find_style("sepia", comparable_styles()), picture, picture)
 
 
 @pytest.fixture

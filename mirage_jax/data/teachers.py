@@ -97,21 +97,17 @@ _VARIED = tuple(
     Style(name, "varied", 0, _of_drawn_variant(look), look)
     for name, look in VARIED_STYLES.items()
 )
-SHIPPED_NAMES = (
-    *(style.name for style in _PROCEDURAL),
-    *NEURAL_STYLES,
-    *(style.name for style in _MEMORY),
-)
-"""The styles that the shipped weights know."""
 
 
-def trainable_styles(styler_params: StylerParams | None = None) -> tuple[Style, ...]:
-    """The shipped styles, then those that can be trained and are not in the weights."""
-    return shipped_styles(styler_params) + _VARIED
+def all_styles(styler_params: StylerParams | None = None) -> tuple[Style, ...]:
+    """All styles that have a teacher: those of one answer, then those with variants."""
+    return comparable_styles(styler_params) + _VARIED
 
 
-def shipped_styles(styler_params: StylerParams | None = None) -> tuple[Style, ...]:
-    """What the shipped weights know, in a fixed order: procedural, neural, memory.
+def comparable_styles(styler_params: StylerParams | None = None) -> tuple[Style, ...]:
+    """The styles of one answer, in a fixed order: procedural, neural, memory.
+
+    A picture in one of these can be compared with its teacher's.
 
     Without `styler_params` (the trained style network's) the neural styles are left
     out: 11 styles instead of 16.

@@ -15,8 +15,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mirage_jax.data.pairs import PairStore, sample_pairs
 from mirage_jax.data.store import FrameStore, sample_clips, sample_paths
-from mirage_jax.data.teachers import Style, find_styles, trainable_styles
+from mirage_jax.data.teachers import Style, all_styles, find_styles
 from mirage_jax.denoiser import Params
+from mirage_jax.errors import MirageError
 
 INDEX_RANGE = 4096  # a training clip starts at a frame number below this
 
@@ -34,7 +35,8 @@ class DenoiserData:
       styler: parameters of the style network.
       vgg: parameters of the perceptual features (pixel stage).
       pairs: the users' own styles.
-      only: names of the styles with a teacher that take part; empty for all.
+      only: names of the styles with a teacher that take part, a name for each clip of
+        a batch; empty for all once.
     """
 
     store: FrameStore
@@ -69,11 +71,32 @@ class ClipBatch:
     draws: int = 2
 
 
+def repeated_looks(
+    styler: Any, only: tuple[str, ...] = (), looks: int = 1
+) -> tuple[str, ...]:
+    """Names for `DenoiserData.only`: styles with variants stand there several times.
+
+    Args:
+      styler: parameters of the style network, or None.
+      only: the styles that take part; empty for all.
+      looks: clips a batch of each style that has variants, 1 or more.
+
+    Raises:
+      MirageError: `looks` is below 1.
+    """
+    if looks < 1:
+        raise MirageError(f"looks={looks}: take 1 or more clips a style with variants")
+    styles = find_styles(only, all_styles(styler))
+    return tuple(
+        style.name for style in styles for _ in range(looks if style.look else 1)
+    )
+
+
 def style_names(
     styler: Any, pairs: PairStore | None, only: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
     """All styles of a batch, in the order of `DenoiserData.embeddings`."""
-    chosen = tuple(style.name for style in find_styles(only, trainable_styles(styler)))
+    chosen = tuple(style.name for style in find_styles(only, all_styles(styler)))
     return chosen + (pairs.styles if pairs is not None else ())
 
 
@@ -150,7 +173,7 @@ def sample_pairs_of_styles(
     Returns:
       Sources, targets, and whether a clip opens with an old frame.
     """
-    styles = find_styles(data.only, trainable_styles(data.styler))
+    styles = find_styles(data.only, all_styles(data.styler))
     draw_key, start_key, effect_key, pair_key = jax.random.split(key, 4)
     with jax.named_scope("clips"):
         frames, anchored = _draw_clips(data, draw_key, batch, styles)

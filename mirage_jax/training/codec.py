@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, UInt8
 from mirage_jax.codec import Params, decode_raw, encode_raw
 from mirage_jax.config import DOWNSAMPLE, SIDE_MULTIPLE, CodecConfig
 from mirage_jax.data.store import AnyArray, FrameStore, sample_clips, sample_paths
-from mirage_jax.data.teachers import Style, find_styles, trainable_styles
+from mirage_jax.data.teachers import Style, all_styles, find_styles
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.metrics import psnr
 from mirage_jax.pixels import to_bytes, to_floats
@@ -41,7 +41,7 @@ class CodecData:
 
     def styles(self) -> tuple[Style, ...]:
         """The styles that take part: those named in `only`, or all with a teacher."""
-        return find_styles(self.only, trainable_styles(self.styler))
+        return find_styles(self.only, all_styles(self.styler))
 
 
 @dataclasses.dataclass(frozen=True)
