@@ -37,6 +37,8 @@ from mirage_jax.stream_config import StreamConfig
 
 Params = dict[str, Any]
 
+NEXT_KEY = 2**32 - 1  # what a reset folds in: no number of a frame
+
 
 @flax.struct.dataclass
 class StreamState:
@@ -51,7 +53,7 @@ class StreamState:
       present: whether that frame was made with a source.
       frame: frames since the stream opened or was reset.
       missing: frames since the last source arrived.
-      key: noise key of each stream.
+      key: noise key of each stream; another one after a reset.
       monitor: habits of each stream; None where nobody watches.
     """
 
@@ -142,13 +144,18 @@ def set_prompt(
 
 
 def reset(state: StreamState, streams: Bool[Array, " B"], hold: int) -> StreamState:
-    """Makes the chosen streams forget all frames; their prompts stay."""
+    """Makes the chosen streams forget all frames; their prompts stay.
+
+    They draw their noise anew, and with it the look of a style that has several.
+    """
+    fresh = jax.vmap(jax.random.fold_in, (0, None))(state.key, NEXT_KEY)
     return dataclasses.replace(
         state,
         cache=frame_cache.forget(state.cache, streams),
         present=state.present & ~streams,
         frame=jnp.where(streams, 0, state.frame),
         missing=jnp.where(streams, hold, state.missing),
+        key=jnp.where(streams, fresh, state.key),
         monitor=monitor.anew(state.monitor, streams),
     )
 

@@ -55,8 +55,11 @@ def test_batch_and_reset_hold_in_8_bits(to):
         _, alone, _ = play(one, clip[:, number : number + 1], single)
         assert error(together[:, number], alone[:, 0]) < SAME[to]
     state = reset(state, jnp.array([False, True]), two.hold)
+    # A reset draws noise anew.
+    opened = dataclasses.replace(start(two), key=jnp.copy(state.key))
+    fresh = play(two, clip, opened)[1]
     again = play(two, clip, state)[1]
-    assert error(again[:, 1], together[:, 1]) < SAME[to]
+    assert error(again[:, 1], fresh[:, 1]) < SAME[to]
     assert error(again[:2, 0], together[:2, 0]) > 2 * SAME[to]
 
 

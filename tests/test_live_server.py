@@ -254,7 +254,7 @@ def test_page_and_its_files_need_nothing_from_elsewhere():
                 assert answer.status == 404
             async with server.http.get(server.url + "styles.json") as answer:
                 listed = await answer.json()
-            assert len(listed["styles"]) == 16
+            assert len(listed["styles"]) == 18
             assert listed["strength"] == 1
             assert listed["prompt"] in [style["prompt"] for style in listed["styles"]]
 

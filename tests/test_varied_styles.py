@@ -11,11 +11,10 @@ from still_scene import halved, scene
 
 from mirage_jax.data.prompts import PROMPTS
 from mirage_jax.data.teachers import (
-    SHIPPED_NAMES,
+    all_styles,
     apply_long,
+    comparable_styles,
     find_style,
-    shipped_styles,
-    trainable_styles,
     variant_looks,
 )
 from mirage_jax.data.varied_styles import VARIANTS, VARIED_STYLES
@@ -52,7 +51,7 @@ def test_variants_are_far_apart_and_a_mean_of_them_is_none(name):
         for other in range(one):
             error = np.square(variants[one] - variants[other]).mean()
             assert -10 * np.log10(error) < 27, (one, other)
-    style = find_style(name, trainable_styles())
+    style = find_style(name, all_styles())
     source = jnp.asarray(scene(128, 128))[None].repeat(VARIANTS, axis=0)
 
     @jax.jit
@@ -68,7 +67,7 @@ def test_variants_are_far_apart_and_a_mean_of_them_is_none(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_clip_keeps_its_variant_and_clips_differ(name):
-    style = find_style(name, trainable_styles())
+    style = find_style(name, all_styles())
     frames = np.broadcast_to(scene(64, 64), (3, 64, 64, 3))
     drawn = set()
     for seed in range(12):
@@ -80,18 +79,17 @@ def test_a_clip_keeps_its_variant_and_clips_differ(name):
 
 
 def test_a_style_of_one_look_has_no_variants():
-    sepia = find_style("sepia", shipped_styles())
+    sepia = find_style("sepia", comparable_styles())
     with pytest.raises(MirageError, match="'sepia'.*screen_print"):
         variant_looks(sepia, jnp.zeros((1, 8, 8, 3)))
 
 
-def test_what_may_be_trained_is_told_from_what_the_weights_know():
-    with_formulas = tuple(style.name for style in shipped_styles())
-    assert set(SHIPPED_NAMES) == set(with_formulas) | set(NEURAL_STYLES)
-    trainable = tuple(style.name for style in trainable_styles())
+def test_every_style_with_a_teacher_has_wordings_and_a_button():
+    with_formulas = tuple(style.name for style in comparable_styles())
+    trainable = tuple(style.name for style in all_styles())
     assert trainable == with_formulas + NAMES
-    assert set(PROMPTS) == set(SHIPPED_NAMES) | set(NAMES)
-    assert tuple(preset["name"] for preset in presets()) == SHIPPED_NAMES
+    assert set(PROMPTS) == set(trainable) | set(NEURAL_STYLES)
+    assert {preset["name"] for preset in presets()} == set(PROMPTS)
 
 
 def test_noise_names_each_variant_equally_often_and_stays_normal():

@@ -1,13 +1,12 @@
 """The styles that the page offers, with a prompt of each."""
 
 from mirage_jax.data.prompts import PROMPTS
-from mirage_jax.data.teachers import SHIPPED_NAMES
 
 _MEMORY = ("low_light", "light_trails", "signal_loss")
 
 
 def presets() -> list[dict[str, str]]:
-    """Name, label, group ("style" or "effect") and prompt of every shipped style.
+    """Name, label, group ("style" or "effect") and prompt of every style.
 
     The prompt is the second wording of the style's training: a sentence, where the
     first is a word.
@@ -20,5 +19,4 @@ def presets() -> list[dict[str, str]]:
             "prompt": wordings[1],
         }
         for name, wordings in PROMPTS.items()
-        if name in SHIPPED_NAMES
     ]
