@@ -22,6 +22,7 @@ from experiments import (
     report_quality,
     report_readme,
     report_speed,
+    report_training,
 )
 from experiments.command import command
 from experiments.page_block import insert
@@ -60,6 +61,8 @@ PAGES = {
             report_quality.quality,
             report_quality.memory,
             report_quality.clips,
+            report_training.ablations,
+            report_training.few_step,
             report_quality.looped,
             report_quality.drift,
             report_quality.trials,

@@ -100,6 +100,20 @@ def test_files_that_come_later_fill_their_blocks(tmp_path: Path) -> None:
     put(tmp_path, "benchmark_a_b.json", {}, frame | {"missed/int8/2/16_ms": 0})
     rival = {f"rival_ms/torch_dit/{name}": value for name, value in times.items()}
     put(tmp_path, "rivals_a_b.json", {}, rival | {"parameters/torch_dit": 1})
+    trained = {"drift_last_minus_first/sepia": -0.8, "psnr_first/sepia": 30.0}
+    trained |= {"drift_last_minus_first/oil": 0.2, "psnr_first/oil": 31.0}
+    trained |= {f"memory_gain/{style}": 0.5 for style in ("sepia", "oil")}
+    trained |= {"frames": 2000, "check/motion/sepia": 1, "check/flicker/sepia": 0}
+    styles["oil"] = "procedural"
+    put(
+        tmp_path,
+        "ablation_no_history.json",
+        {"modes": ["lagged/1"], "styles": styles},
+        trained,
+    )
+    few = {f"psnr_mean/procedural/{size}/2": 30.0 for size in (64, 128)}
+    few |= {"psnr_mean/procedural/128/1": 29.0, "psnr_mean/procedural/128/4": 29.5}
+    put(tmp_path, "few_step_shortcut.json", {"styles": styles}, few)
     page, figures = script.render("report", empty("report"), tmp_path)
     file = "[drift](results/drift.json)"
     for row in (
@@ -109,9 +123,14 @@ def test_files_that_come_later_fill_their_blocks(tmp_path: Path) -> None:
         "| a card | int8 2 | 2.50 | 2.25 |",
         "| torch_dit | 2.50 | 2.25 |",
         "1 of 3 bars cleared on a card, JAX 0.0.0; missed: free_frames, motion.",
+        "| [no history](results/ablation_no_history.json) | lagged/1 | 30.50 | -0.30 | "
+        "-0.80 (sepia) | 0.50 | 1 of 2 |",
+        "| [shortcut](results/few_step_shortcut.json) | procedural "
+        "| 29.00 | 30.00 | 29.50 |",
     ):
         assert row in page
-    assert figures.keys() == {"report_drift.svg", "report_rivals.svg"}
+    drawn = {"ablations", "drift", "rivals"}
+    assert figures.keys() == {f"report_{name}.svg" for name in drawn}
     assert "lagged/1" in figures["report_drift.svg"]
 
 
