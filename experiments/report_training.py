@@ -77,9 +77,9 @@ def few_step(folder: Path) -> Part:
             rows.append((objective, kind, *(number(value, 2) for value in means)))
     head = ("objective", "styles", *(f"steps: {steps}" for steps in STEP_COUNTS))
     return Part(
-        f"PSNR against the teacher in dB at {size}x{size}, means over the styles of a "
-        "kind, after equal minutes from the same weights:\n\n"
-        + markdown_table(head, rows)
+        f"PSNR against the teacher in dB at {size}x{size} on "
+        f"{machine(found[0].setup)}, means over the styles of a kind, after equal "
+        "minutes from the same weights:\n\n" + markdown_table(head, rows)
     )
 
 

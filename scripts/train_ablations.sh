@@ -25,7 +25,9 @@ for stage in rollout rollout_no_history rollout_no_rollouts rollout_clean_commit
   mode=lagged/1 anchor=--anchor
   if [ "$stage" = rollout_clean_commit ]; then mode=clean/1; fi
   if [ "$stage" = rollout_no_anchor ]; then anchor=--noanchor; fi
-  # It exits with 1 where a bar is missed, which is what an ablation is for.
+  # It exits with 1 where a bar is missed, which is what an ablation is for: what tells
+  # that it failed is a file that is not there.
+  rm -f "$runs/$stage/drift.json"
   "$python" -m experiments.drift --model="$runs/$stage/model" --clips="$held_out" \
     --styler="$model/styler.safetensors" --modes="$mode" "$anchor" --loops=1 \
     --noheld --frames="${FRAMES:-2000}" --out="$runs/$stage/drift.json" --pictures="" ||

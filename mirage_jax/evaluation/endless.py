@@ -17,7 +17,7 @@ from mirage_jax.errors import MirageError
 from mirage_jax.evaluation import drift
 from mirage_jax.evaluation.drift import Measured, Moment, Watch
 from mirage_jax.evaluation.quality import Case
-from mirage_jax.evaluation.streaming import round_trip, side_by_side
+from mirage_jax.evaluation.streaming import Pair, round_trip, side_by_side
 from mirage_jax.evaluation.targets import loop_context, loop_index, make_targets
 from mirage_jax.flow import STEP_COUNTS
 from mirage_jax.frame_compiler import load_convolutions
@@ -149,13 +149,15 @@ class Endless:
 
         No model that shows its pictures by this codec can do better.
         """
-        config = self.stream
-        _, clip = self.rounds(config, cases, loops)
+        _, later = self._taught_rounds(cases, loops)
+        source, target = side_by_side(later, self.stream.batch)
+        arrived = jnp.ones(source.shape[:2], bool)
+        clip = Moment(source, target, one_shot=target, arrived=arrived)
         program = self._once(
             ("codec",),
-            lambda: jax.jit(partial(coded, model=self.model, stream=config)),
+            lambda: jax.jit(partial(coded, model=self.model, stream=self.stream)),
         )
-        seen = drift.begin(None, clip.target.shape[1:])
+        seen = drift.begin(None, target.shape[1:])
         measured = jax.device_get(program(self.params["codec"], seen, clip))
         return [
             jax.tree.map(lambda x, b=b: x[:, b], measured) for b in range(len(cases))
@@ -182,6 +184,16 @@ class Endless:
         self, config: StreamConfig, cases: Sequence[Case], loops: Loops
     ) -> tuple[Moment, Moment]:
         """The first loop and all others, which differ where effects have no past."""
+        first, later = self._taught_rounds(cases, loops)
+        opening = self._clip(config, cases, first)
+        if all(one is other for one, other in zip(first, later, strict=True)):
+            return opening, opening
+        return opening, self._clip(config, cases, later)
+
+    def _taught_rounds(
+        self, cases: Sequence[Case], loops: Loops
+    ) -> tuple[list[Pair], list[Pair]]:
+        """Source and target of each case in `rounds`; one pair where they are alike."""
         first, later = [], []
         for case in cases:
             style, loop = self.styles[case.style], loops[case.clip]
@@ -192,10 +204,7 @@ class Endless:
                 later.append(self._taught(case, before, context))
             else:
                 later.append(first[-1])
-        opening = self._clip(config, cases, first)
-        if all(one is other for one, other in zip(first, later, strict=True)):
-            return opening, opening
-        return opening, self._clip(config, cases, later)
+        return first, later
 
     def prompts_of(
         self, config: StreamConfig, cases: Sequence[Case]
@@ -219,7 +228,7 @@ class Endless:
         self,
         config: StreamConfig,
         cases: Sequence[Case],
-        pairs: Sequence[tuple[Array, Array]],
+        pairs: Sequence[Pair],
     ) -> Moment:
         source, target = side_by_side(pairs, config.batch)
         forgetful = dataclasses.replace(config, memory=False)
@@ -229,14 +238,14 @@ class Endless:
         _, one_shot = scan(self.params, self.open(forgetful, cases), source)
         return Moment(source, target, one_shot, jnp.ones(source.shape[:2], bool))
 
-    def _taught(self, case: Case, frames: Any, context: int) -> tuple[Array, Array]:
+    def _taught(self, case: Case, frames: Any, context: int) -> Pair:
         style = self.styles[case.style]
         teach = self._once(
             ("teach", case.style, context),
             lambda: jax.jit(make_targets(style, context)),
         )
         index = loop_index(self.period, context)
-        pair: tuple[Array, Array] = teach(frames, index, case.key(self.seed))
+        pair: Pair = teach(frames, index, case.key(self.seed))
         return pair
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
