@@ -16,6 +16,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no_rollouts": {"rollout.modes": "", "history.own": 0.0, "pattern": (0, 0, 1)},
     "clean_commit": {"rollout.modes": "clean/1,clean/2,merged/1"},
     "no_anchor": {"rollout.anchored": 0.0, "anchor_probability": 0.0},
+    # Neither history augmentation nor roll-outs: clips with the teacher's history.
+    "pairs_alone": {
+        "history.probability": 0.0,
+        "rollout.modes": "",
+        "pattern": (0, 0, 1),
+    },
 }
 """What is left out of the last stage to see what it is good for."""
 

@@ -19,7 +19,7 @@ shift $(($# < 5 ? $# : 5))
 python=${PYTHON:-.venv/bin/python}
 
 for stage in rollout rollout_no_history rollout_no_rollouts rollout_clean_commit \
-  rollout_no_anchor; do
+  rollout_no_anchor rollout_pairs_alone; do
   "$(dirname "$0")/train_and_pack.sh" "$stage" "$data" "$vgg" "$model" "$runs" "$@"
   # Streams that read their own output, as the stage was trained for.
   mode=lagged/1 anchor=--anchor
