@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mirage_jax.cache import FrameCache, slot_start
+from mirage_jax.clip_attention import attend_clip, clip_slot_bias
 from mirage_jax.config import TEXT_WIDTH, DenoiserConfig, ModelConfig
 from mirage_jax.prompt_encoder import PromptEncoder
 from mirage_jax.transformer import (
@@ -42,7 +43,7 @@ from mirage_jax.transformer import (
     rotate,
 )
 from mirage_jax.written_slots import Written, attend_written
-from pallas_kernels.frame_attention import EMPTY_SLOT, frame_attention
+from pallas_kernels.frame_attention import frame_attention
 from pallas_kernels.qk_norm_rope_commit import qk_norm_rope_commit
 
 Params = dict[str, Any]
@@ -169,23 +170,6 @@ def condition(
     return Condition(*module.apply(variables, tau, step_size, octave))
 
 
-def clip_slot_bias(
-    bias: Float[Array, "K R+3"], frames: int, anchored: Bool[Array, " B"]
-) -> Float[Array, "B T K T+1"]:
-    """Block-causal slot bias of a training clip; frame 0 may stand for the anchor."""
-    ring = bias.shape[1] - 3
-    age = jnp.arange(frames)[:, None] - jnp.arange(frames)[None]  # [query, key]
-    by_age = bias[:, 2:][:, jnp.clip(age, 0, ring)]  # [K, T, T]
-    is_anchor = (jnp.arange(frames)[None] == 0) & (age > 0)
-    is_anchor = anchored[:, None, None] & is_anchor[None]  # [B, T, T]
-    seen = ((age >= 0) & (age <= ring))[None] | is_anchor
-    anchor = bias[:, 1].reshape(1, -1, 1, 1)
-    slots = jnp.where(is_anchor[:, None], anchor, by_age[None])
-    slots = jnp.where(seen[:, None], slots, EMPTY_SLOT)
-    prompt = jnp.broadcast_to(bias[:, :1].reshape(1, -1, 1, 1), (*slots.shape[:3], 1))
-    return jnp.concatenate([prompt, slots], axis=-1).transpose(0, 2, 1, 3)
-
-
 def _rematerialised(layer: Callable[..., Any], remat: str) -> Callable[..., Any]:
     """A layer for a scan that keeps only what `remat` says."""
     if remat == "none":
@@ -239,12 +223,11 @@ def denoise_clip(
         def attend(qkv):
             q = placed(qkv[:, :, 0], weights["q_scale"])
             k = placed(qkv[:, :, 1], weights["k_scale"])
-            out = frame_attention(
-                q,
-                jnp.concatenate([prompt_k, k], axis=1),
-                jnp.concatenate([prompt_v, qkv[:, :, 2]], axis=1),
+            out = attend_clip(
+                *(q, k, qkv[:, :, 2]),
+                (prompt_k, prompt_v),
                 slot_bias,
-                prompt_tokens=c.prompt_tokens,
+                c.ring,
                 backend=backend,
             )
             return out, None

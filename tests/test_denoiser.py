@@ -81,23 +81,6 @@ def test_place_and_frame_size_matter(part):
     assert np.abs(program(weights) - program(changed)).max() > 1e-3
 
 
-def test_the_slot_bias_of_a_clip_is_that_of_a_loop():
-    heads, ring, count = 2, 2, 6
-    bias = np.random.default_rng(0).normal(size=(heads, ring + 3)).astype(np.float32)
-    anchored = np.array([False, True])
-    found = denoiser.clip_slot_bias(jnp.asarray(bias), count, jnp.asarray(anchored))
-    assert found.shape == (2, count, heads, count + 1)
-    expected = np.full(found.shape, -np.inf, np.float32)
-    for b, query, head in np.ndindex(2, count, heads):
-        expected[b, query, head, 0] = bias[head, 0]
-        for frame in range(query + 1):
-            if anchored[b] and frame == 0 and query > 0:
-                expected[b, query, head, 1] = bias[head, 1]
-            elif query - frame <= ring:
-                expected[b, query, head, frame + 1] = bias[head, 2 + query - frame]
-    np.testing.assert_array_equal(found, expected)
-
-
 def clip_operands(batch=2):
     """Noisy latents, sources, presence, times, step sizes, prompts."""
     noisy, source = jax.random.normal(jax.random.key(1), (2, batch, T, *CELLS))
