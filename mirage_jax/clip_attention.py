@@ -41,6 +41,7 @@ def attend_clip(
     slot_bias: Float[Array, "B T K T+1"],
     ring: int,
     *,
+    neighbours: int = NEIGHBOURS,
     backend: str | None = None,
 ) -> Float[Array, "B T*N K E"]:
     """What every frame of a clip reads from its past.
@@ -50,13 +51,14 @@ def attend_clip(
       prompt: its k and v.
       slot_bias: that of `clip_slot_bias`.
       ring: frames before its own that a frame sees.
+      neighbours: frames whose pasts are read together.
       backend: of `frame_attention`.
     """
     frames = slot_bias.shape[1]
     tokens = q.shape[1] // frames
 
     def read(start: int) -> Array:
-        end = min(start + NEIGHBOURS, frames)
+        end = min(start + neighbours, frames)
         # Frame 0 is the anchor of all, and so it stands before the others' past.
         past = max(start - ring, 1)
 
@@ -74,4 +76,4 @@ def attend_clip(
             backend=backend,
         )
 
-    return jnp.concatenate([read(s) for s in range(0, frames, NEIGHBOURS)], axis=1)
+    return jnp.concatenate([read(s) for s in range(0, frames, neighbours)], axis=1)

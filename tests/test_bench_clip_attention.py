@@ -1,0 +1,63 @@
+"""The benchmark of a training clip's attention, end to end on the CPU."""
+
+import importlib
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments import bench_clip_attention
+from mirage_jax.results import read_record
+
+TINY = {
+    "model": "test",
+    "rows": 2,
+    "size": 32,
+    "frames": 6,
+    "neighbours": ["2", "6"],
+    "calls": 2,
+}
+
+
+def run(out, **settings):
+    flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(out=str(out), **TINY | settings):
+        bench_clip_attention.main(["bench_clip_attention"])
+    return read_record(out)
+
+
+@pytest.fixture(autouse=True)
+def _own_flags():
+    importlib.reload(bench_clip_attention)  # other scripts have flags of the same names
+
+
+def test_group_sizes_are_checked_and_timed(tmp_path, capsys):
+    record = run(tmp_path / "clips.json")
+    values = {name: result.value for name, result in record.results.items()}
+    assert set(values) == {
+        f"{name}/{size}"
+        for name in ("error", "ms/forward", "ms/gradient")
+        for size in (2, 6)
+    }, "no data sheet gives a CPU's peak"
+    assert all(values[f"error/{size}"] < 1e-3 for size in (2, 6))
+    assert min(values[f"ms/gradient/{size}"] for size in (2, 6)) > 0
+    assert "6 neighbours: error 0.0000, forward" in capsys.readouterr().out
+
+
+def test_a_wrong_group_size_is_told_and_ends_with_one(tmp_path, monkeypatch, capsys):
+    right = bench_clip_attention.attend_clip
+
+    def wrong(*operands, neighbours, backend):
+        found = right(*operands, neighbours=neighbours, backend=backend)
+        return found if neighbours == 6 else 1.1 * found
+
+    monkeypatch.setattr(bench_clip_attention, "attend_clip", wrong)
+    with pytest.raises(SystemExit, match=r"neighbours=\[2\]: .* wrong"):
+        run(tmp_path / "clips.json")
+    assert read_record(tmp_path / "clips.json").results["error/2"].value > 0.05
+
+
+@pytest.mark.parametrize("sizes", [["0"], ["two"], ["-1"]])
+def test_group_sizes_that_are_none(tmp_path, sizes):
+    with pytest.raises(SystemExit, match=f"--neighbours={sizes[0]}: take numbers"):
+        run(tmp_path / "clips.json", neighbours=sizes)
