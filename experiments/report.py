@@ -74,6 +74,8 @@ PAGES = {
             report_speed.floors,
             report_speed.rivals,
             report_speed.live,
+            report_training.steps,
+            report_training.scale,
         ),
     ),
     "quality": Page("docs/quality.md", _parts(quality_table.tables)),

@@ -29,6 +29,10 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("step", "elapsed_s", "loss"),
     ),
     "experiments/bench_train.py": ("Training speed", ("*",)),
+    "experiments/bench_clip_attention.py": (
+        "Attention of training clips",
+        ("ms/gradient/*", "ms/forward/*"),
+    ),
     "main.py": ("The demo", ("frame_ms/p50", "frame_ms/p95", "fps")),
     "experiments/benchmark.py": (
         "Frame time",

@@ -1,5 +1,6 @@
 """Blocks of the technical report on training: what its parts are good for."""
 
+import json
 from pathlib import Path
 
 from experiments.dot_plot import Dot, draw_dots
@@ -81,6 +82,86 @@ def few_step(folder: Path) -> Part:
         f"{machine(found[0].setup)}, means over the styles of a kind, after equal "
         "minutes from the same weights:\n\n" + markdown_table(head, rows)
     )
+
+
+def steps(folder: Path) -> Part:
+    """Time of training steps; the files are those of bench_train.py."""
+    found = find(folder, "bench_train_*.json")
+    if not found:
+        return absent("Time of training steps", "bench_train")
+    rows = []
+    for one in found:
+        for name, milliseconds in one.values.items():
+            if not name.startswith("step_ms/"):
+                continue
+            count = name.split("/")[1]
+            share = one.values.get(f"scaling/{count}")
+            rows.append(
+                (
+                    f"[{one.setup['model']}](results/{one.path.name})",
+                    f"{count} {one.setup['device']}",
+                    str(one.setup["remat"]),
+                    number(milliseconds, 0),
+                    number(one.values[f"tokens_per_s/{count}"], 0),
+                    _percent(one.values.get(f"model_flop_use/{count}")),
+                    _percent(share),
+                    number(one.values[f"memory_gib/{count}/planned"], 1),
+                )
+            )
+    head = (
+        *("model", "devices", "computed again", "ms a step", "tokens/s"),
+        *("of bfloat16 peak", "of perfect scaling", "GiB a device"),
+    )
+    return Part(markdown_table(head, rows))
+
+
+def scale(folder: Path) -> Part:
+    """Sizes of the model after equal minutes of the first stage, from fresh weights.
+
+    The files are those of evaluate.py, named equal_minutes_MODEL.json, each beside the
+    log of its training, train_denoiser_equal_minutes_MODEL.jsonl.
+    """
+    found = find(folder, "equal_minutes_*.json")
+    if not found:
+        return absent("Sizes of the model at equal minutes", "train_denoiser")
+    rows = []
+    for one in found:
+        log = folder / f"train_denoiser_{one.path.stem}.jsonl"
+        curve = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+        last = curve[-1]
+        quality = (
+            one.values.get(f"psnr_mean/{kind}/512/1")
+            for kind in ("procedural", "neural", "memory")
+        )
+        model = one.path.stem.removeprefix("equal_minutes_")
+        rows.append(
+            (
+                f"[{model}](results/{one.path.name})",
+                f"[{last['step']:.0f}](results/{log.name})",
+                number(last["elapsed_s"] / 60, 1),
+                *(number(_loss_at(curve, share), 3) for share in (0.25, 0.5, 1.0)),
+                number(last["tokens_per_s"], 0),
+                *(number(value, 2) for value in quality),
+            )
+        )
+    head = (
+        *("model", "steps", "minutes", "loss after a quarter", "half", "all"),
+        *("tokens/s", "procedural", "neural", "memory"),
+    )
+    return Part(
+        f"{machine(found[0].setup)}; PSNR in dB of held-out clips at 512x512 in one "
+        "step:\n\n" + markdown_table(head, rows)
+    )
+
+
+def _loss_at(curve: list[dict[str, float]], share: float) -> float:
+    """The loss that a log has nearest to a share of its time."""
+    moment = share * curve[-1]["elapsed_s"]
+    return min(curve, key=lambda row: abs(row["elapsed_s"] - moment))["loss"]
+
+
+def _percent(share: float | None) -> str:
+    return number(None if share is None else 100 * share, 1)
 
 
 def _name_of(one: Found, before: str) -> str:

@@ -1,6 +1,7 @@
 """The technical report says what the result files say, and draws what is there."""
 
 import importlib
+import json
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -114,6 +115,16 @@ def test_files_that_come_later_fill_their_blocks(tmp_path: Path) -> None:
     few = {f"psnr_mean/procedural/{size}/2": 30.0 for size in (64, 128)}
     few |= {"psnr_mean/procedural/128/1": 29.0, "psnr_mean/procedural/128/4": 29.5}
     put(tmp_path, "few_step_shortcut.json", {"styles": styles}, few)
+    speed = {"step_ms/2": 1500.4, "tokens_per_s/2": 6e4, "scaling/2": 0.5}
+    speed |= {"memory_gib/2/planned": 9.0, "model_flop_use/2": 0.25}
+    put(tmp_path, "bench_train_a_b.json", {"model": "a", "remat": "full"}, speed)
+    put(tmp_path, "equal_minutes_a.json", {}, {"psnr_mean/neural/512/1": 21.0})
+    log = [
+        {"step": step, "elapsed_s": 6.0 * step, "loss": 1 / step, "tokens_per_s": 3.0}
+        for step in (1, 5, 11, 20)
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in log)
+    (tmp_path / "train_denoiser_equal_minutes_a.jsonl").write_text(lines)
     page, figures = script.render("report", empty("report"), tmp_path)
     file = "[drift](results/drift.json)"
     for row in (
@@ -127,6 +138,11 @@ def test_files_that_come_later_fill_their_blocks(tmp_path: Path) -> None:
         "-0.80 (sepia) | 0.50 | 1 of 2 |",
         "| [shortcut](results/few_step_shortcut.json) | procedural "
         "| 29.00 | 30.00 | 29.50 |",
+        "| [a](results/bench_train_a_b.json) | 2 a card | full | 1500 | 60000 | 25.0 "
+        "| 50.0 | 9.0 |",
+        "| [a](results/equal_minutes_a.json) "
+        "| [20](results/train_denoiser_equal_minutes_a.jsonl) | 2.0 | 0.200 | 0.091 "
+        "| 0.050 | 3 | 21.00 |",
     ):
         assert row in page
     drawn = {"ablations", "drift", "rivals"}
