@@ -3,7 +3,8 @@
     {"script": ..., "setup": {...},
      "results": [{"name", "value", "unit", "better": "lower" | "higher"}, ...]}
 
-Names are paths ("psnr/pencil/512/1"), so that anything can read them.
+Names are paths ("psnr/pencil/512/1"), so that anything can read them. Of most numbers
+more is better, and what says nothing is one of them.
 """
 
 import dataclasses
@@ -136,16 +137,17 @@ def write_results(
     head = {"script": script, "setup": dict(setup)}
     opened = json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}")
     # A result is a line: files of a thousand results stay small and can be compared.
-    lines = [
-        json.dumps(
-            dataclasses.asdict(result) | {"value": _told(result.value)},
-            separators=(",", ":"),
-        )
-        for result in results
-    ]
+    lines = [json.dumps(_row(result), separators=(",", ":")) for result in results]
     listed = ",\n  ".join(lines)
     text = f'{opened},\n "results": [\n  {listed}\n ]\n}}\n'
     write_whole(path, text.encode())
+
+
+def _row(result: Result) -> dict[str, Any]:
+    row = dataclasses.asdict(result) | {"value": _told(result.value)}
+    if result.better == "higher":
+        del row["better"]
+    return row
 
 
 def _told(value: float) -> float:

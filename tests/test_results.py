@@ -30,12 +30,10 @@ def test_results_file_keeps_its_form(tmp_path):
     write_results(path, "experiments/x.py", device_setup(), results)
     record = json.loads(path.read_text())
     assert record.keys() == {"script", "setup", "results"}
-    assert record["results"][0] == {
-        "name": "psnr/pencil/512/1",
-        "value": 30.5,
-        "unit": "dB",
-        "better": "higher",
-    }
+    assert record["results"] == [
+        {"name": "psnr/pencil/512/1", "value": 30.5, "unit": "dB"},
+        {"name": "ms", "value": 1.0, "unit": "ms", "better": "lower"},
+    ]
     assert {"device", "jax", "platform"} <= record["setup"].keys()
     assert read_results(path) == {"psnr/pencil/512/1": 30.5, "ms": 1.0}
     read = read_record(path)
