@@ -5,7 +5,8 @@
 
 Opens many streams of every one-to-many style, each with a noise of its own, runs them
 for 10,000 frames and says which variant they are nearest to, frame by frame;
-docs/drift.md explains the numbers. Writes one JSON file, prints a table, and exits with 1 where a bar is missed.
+docs/drift.md explains the numbers. Writes one JSON file, prints a table, and exits
+with 1 where a bar is missed.
 """
 
 import time
