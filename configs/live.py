@@ -25,8 +25,9 @@ def get_config() -> config_dict.ConfigDict:
     # Denoiser passes a frame: 1, 2 or 4, and up to how many a client may ask for.
     c.steps = 1
     c.most_steps = 4
-    # What the frame cache keeps: "merged", "lagged" or "clean".
-    c.commit = "merged"
+    # What the frame cache keeps: "merged", "lagged", "clean", or "auto" (lagged, on
+    # CPUs merged).
+    c.commit = "auto"
     # "auto" (bfloat16, on CPUs float32), "bfloat16", "float32", "int8" or "float8"; 8
     # bits are those of the dense layers, on GPUs from Ampere and from Ada on.
     c.precision = "auto"

@@ -27,8 +27,9 @@ def get_config() -> config_dict.ConfigDict:
     c.fit = "crop"
     # Denoiser passes a frame: 1, 2 or 4.
     c.steps = 1
-    # What the frame cache keeps: "merged", "lagged" or "clean".
-    c.commit = "merged"
+    # What the frame cache keeps: "merged", "lagged", "clean", or "auto" (lagged, on
+    # CPUs merged).
+    c.commit = "auto"
     # "auto" (bfloat16, on CPUs float32), "bfloat16", "float32", "int8" or "float8"; 8
     # bits are those of the dense layers, on GPUs from Ampere and from Ada on.
     c.precision = "auto"

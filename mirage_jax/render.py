@@ -150,7 +150,7 @@ def render(
             "model": settings.model,
             "weights_sha256": model.sha256,
             "steps": settings.steps,
-            "commit": settings.commit,
+            "commit": config.commit,
             "precision": precision_of(config),
             "seed": settings.seed,
             "frame_ms": {"p50": p50, "p95": p95, "p99": p99, "frames": len(times)},

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mirage_jax.commits import commit_of
 from mirage_jax.errors import MirageError
 from mirage_jax.precision import fields_of
 from mirage_jax.ranges import check_names, check_ranges
@@ -49,6 +50,7 @@ class RenderSettings:
         for prompt in self.prompts().prompts:
             check_prompt(prompt)
         fields_of(self.precision)  # raises where there is none such
+        commit_of(self.commit)  # likewise
         ranges = {
             "strength": (0, 1),
             "seed": (0, 2**32 - 1),
@@ -83,7 +85,7 @@ class RenderSettings:
             height=height,
             width=width,
             steps=self.steps,
-            commit=self.commit,
+            commit=commit_of(self.commit, platform),
             **fields_of(self.precision, platform),
         )
 

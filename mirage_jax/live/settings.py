@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mirage_jax.commits import commit_of
 from mirage_jax.errors import MirageError
 from mirage_jax.flow import STEP_COUNTS
 from mirage_jax.live.limits import LiveLimits
@@ -171,7 +172,7 @@ class LiveSettings:
             height=height,
             width=width,
             steps=self.steps,
-            commit=self.commit,
+            commit=commit_of(self.commit, platform),
             batch=self.cpu_seats if cpu else self.seats,
             **fields_of(self.precision, platform),
         )
