@@ -19,8 +19,9 @@ FIRST, SECOND = np.array([True, False]), np.array([False, True])
 
 
 @functools.cache
-def compiled():
-    return SeatedStreams(Model(MODEL, params(), "0" * 64), settings(batch=2))
+def compiled(commit):
+    stream = settings(batch=2, commit=commit)
+    return SeatedStreams(Model(MODEL, params(), "0" * 64), stream)
 
 
 def begin(streams, chosen=BOTH):
@@ -30,10 +31,16 @@ def begin(streams, chosen=BOTH):
     streams._state = dataclasses.replace(streams._state, key=keys)
 
 
+@pytest.fixture(params=["merged", "lagged"])
+def commit(request):
+    """A CPU's and a GPU's: the second one also carries the last picture along."""
+    return request.param
+
+
 @pytest.fixture
-def streams():
+def streams(commit):
     """Two streams that have not begun; compiled once for all tests."""
-    one = compiled()
+    one = compiled(commit)
     if one._state is None:
         one.open(lambda stage: None)
     begin(one)
@@ -69,6 +76,7 @@ def test_a_renewed_seat_has_no_trace_of_the_one_before(streams):
     prompt_keys = MODEL.denoiser.prompt_tokens
     assert not np.any(streams._state.cache.k[:, 1, prompt_keys:])
     assert not np.any(streams._state.source[1])
+    assert not np.any(streams._state.styled[1])
     assert np.any(streams._state.cache.k[:, 0, prompt_keys:])
     assert state.cache.k.is_deleted()  # it was given away, not copied
 
@@ -127,9 +135,9 @@ def test_an_error_leaves_no_half_of_a_state(streams):
     assert streams.step(frames(1, 2)[0], BOTH, 1)[1].all()
 
 
-def test_frames_of_other_steps_are_those_of_a_stream_of_such_steps(both_steps):
+def test_frames_of_other_steps_are_those_of_a_stream_of_such_steps(both_steps, commit):
     clip = frames(3, 2)
-    wanted = toy_model.play(settings(batch=2, steps=2), clip)[0]
+    wanted = toy_model.play(settings(batch=2, steps=2, commit=commit), clip)[0]
     assert_same(play(both_steps, clip, steps=2), wanted)
     begin(both_steps)
     assert np.abs(play(both_steps, clip).astype(int) - wanted).max() > 1
@@ -177,7 +185,7 @@ def test_only_the_steps_that_are_asked_for_are_compiled():
     assert list(fresh._programs) == [1]
 
 
-def test_opening_tells_its_stages():
+def test_opening_tells_its_stages(commit):
     stages: list[str] = []
-    compiled().open(stages.append)
+    compiled(commit).open(stages.append)
     assert stages == ["loading weights", "compiling the model", "compiling prompts"]

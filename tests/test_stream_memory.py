@@ -14,7 +14,7 @@ from toy_model import MODEL, REACH, RING, TOKENS, frames, play, settings, start
 from mirage_jax import cache as frame_cache
 from mirage_jax.cache import EMPTY
 from mirage_jax.flow import STEP_COUNTS
-from mirage_jax.stream import StreamState
+from mirage_jax.stream import StreamState, reset
 from mirage_jax.stream_config import StreamConfig
 
 ONE = settings()
@@ -106,6 +106,19 @@ def test_the_lagged_commit_keeps_what_a_clean_pass_would():
 def test_a_commit_of_the_output_remembers_for_ever(commit):
     found = influence_of_the_first_frame(settings(commit=commit), REACH + 5)
     assert (found > 0).all()
+
+
+@pytest.mark.parametrize("commit", ["lagged", "clean"])
+def test_a_reset_forgets_the_last_picture_too(commit):
+    stream = settings(batch=2, commit=commit)
+    clip = frames(RING + 3, 2)
+    state = reset(play(stream, clip)[2], jnp.array([False, True]), stream.hold)
+    opened = dataclasses.replace(start(stream), key=jnp.copy(state.key))
+    later = frames(4, 2, seed=1)
+    fresh, found = (play(stream, later, one)[1] for one in (opened, state))
+    # The same sums over keys in another order.
+    np.testing.assert_allclose(found[:, 1], fresh[:, 1], atol=1e-4)
+    assert np.abs(found[0, 0] - fresh[0, 0]).max() > 0.01, "the other one remembers"
 
 
 @pytest.mark.parametrize("commit", ["merged", "lagged"])
