@@ -18,6 +18,7 @@ from mirage_jax.data.store import FrameStore, load_store, synthetic_store
 from mirage_jax.denoiser import init_denoiser
 from mirage_jax.errors import MirageError
 from mirage_jax.flow import NoiseMix
+from mirage_jax.modes import parse_mode
 from mirage_jax.styler import load_styler
 from mirage_jax.training.clips import (
     ClipBatch,
@@ -30,7 +31,7 @@ from mirage_jax.training.few_step import FewStep
 from mirage_jax.training.history import HistoryAugmentation
 from mirage_jax.training.optimiser import TrainConfig
 from mirage_jax.training.prompts import PromptAugmentation, prompt_rows
-from mirage_jax.training.rollout import RollOut, make_rollout_loss, parse_mode
+from mirage_jax.training.rollout import RollOut, make_rollout_loss
 from mirage_jax.training.step import LossFn
 from mirage_jax.training.vgg import load_vgg
 from mirage_jax.training.work import SampleWork, clip_work
@@ -188,9 +189,14 @@ def _programs(
     streams = dataclasses.replace(clips[0], frames=settings.frames)
     history = dataclasses.replace(loss.history, probability=settings.corrupted)
     loss = dataclasses.replace(loss, history=history)
-    for mode in settings.modes.split(",") if settings.modes else ():
+    for mode in map(parse_mode, settings.modes.split(",") if settings.modes else ()):
+        if mode.free:
+            raise MirageError(
+                f"rollout.modes={settings.modes}: write commit/steps; source_dropped "
+                "is the share of clips whose source goes"
+            )
         rollout = RollOut(
-            *parse_mode(mode),
+            *(mode.commit, mode.steps),
             settings.opening,
             settings.closing,
             settings.anchored,

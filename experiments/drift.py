@@ -25,7 +25,7 @@ from mirage_jax.data.teachers import Style
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.checks import Check
 from mirage_jax.evaluation.drift import Measured
-from mirage_jax.evaluation.endless import LongStream, Mode, parse_mode
+from mirage_jax.evaluation.endless import LongStream
 from mirage_jax.evaluation.pictures import draw_grid, save_picture
 from mirage_jax.evaluation.quality import Case
 from mirage_jax.evaluation.verdict import (
@@ -38,6 +38,7 @@ from mirage_jax.evaluation.verdict import (
     loop_means,
     to_results,
 )
+from mirage_jax.modes import Mode, parse_mode
 from mirage_jax.results import write_results
 
 _MODES = flags.DEFINE_list("modes", ["merged/1", "lagged/1"], "As commit/steps.")

@@ -21,10 +21,10 @@ from experiments.long_streams import LongStreams, load_long_streams
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation import drift
 from mirage_jax.evaluation.checks import Check
-from mirage_jax.evaluation.endless import Mode, parse_mode
 from mirage_jax.evaluation.faults import FAULTS, HEAL
 from mirage_jax.evaluation.settling import frames_until
 from mirage_jax.evaluation.verdict import to_results
+from mirage_jax.modes import Mode, parse_mode
 from mirage_jax.results import write_results
 
 _MODES = flags.DEFINE_list("modes", ["merged/1", "lagged/1"], "As commit/steps.")

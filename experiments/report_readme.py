@@ -162,9 +162,9 @@ def hardware(folder: Path) -> Part:
     head = ("device", "default model", "880M model", "how it is known")
     return Part(
         f"Milliseconds of a waited frame of {_SIZE}x{_SIZE}, one step, merged "
-        "commit, bfloat16 where nothing else is said. A projection is no measurement: it takes a card to be "
-        "as far above its floor as the measured one is above its own:\n\n"
-        + markdown_table(head, rows)
+        "commit, bfloat16 where nothing else is said. A projection is no measurement: "
+        "it takes a card to be as far above its floor as the measured one is above its "
+        "own:\n\n" + markdown_table(head, rows)
     )
 
 

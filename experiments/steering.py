@@ -22,10 +22,11 @@ from experiments.long_streams import LongStreams, load_long_streams
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation import drift, steering
 from mirage_jax.evaluation.checks import Check
-from mirage_jax.evaluation.endless import Endless, Mode, parse_mode
+from mirage_jax.evaluation.endless import Endless
 from mirage_jax.evaluation.quality import Case
 from mirage_jax.evaluation.settling import frames_until
 from mirage_jax.evaluation.verdict import to_results
+from mirage_jax.modes import Mode, parse_mode
 from mirage_jax.results import write_results
 from mirage_jax.stream import reset, set_prompt
 from mirage_jax.text import encode_text

@@ -20,13 +20,13 @@ from experiments.long_streams import WINDOW, load_long_streams
 from mirage_jax.data.teachers import Style, all_styles
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.checks import Check
-from mirage_jax.evaluation.endless import parse_mode
 from mirage_jax.evaluation.variants import (
     choice_checks,
     choice_values,
     watch_choice,
 )
 from mirage_jax.evaluation.verdict import to_results
+from mirage_jax.modes import parse_mode
 from mirage_jax.results import write_results
 
 _MODES = flags.DEFINE_list("modes", ["lagged/1", "merged/1"], "As commit/steps.")

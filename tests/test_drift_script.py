@@ -18,9 +18,10 @@ from mirage_jax.config import TEXT_WIDTH
 from mirage_jax.data.teachers import comparable_styles, find_style
 from mirage_jax.errors import MirageError
 from mirage_jax.evaluation.clips import to_and_fro
-from mirage_jax.evaluation.endless import Endless, Mode, parse_mode
+from mirage_jax.evaluation.endless import Endless
 from mirage_jax.evaluation.quality import Case
 from mirage_jax.evaluation.streaming import round_trips, score
+from mirage_jax.modes import Mode, parse_mode
 from mirage_jax.results import read_results
 from mirage_jax.weights import Model
 

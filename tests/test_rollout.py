@@ -20,7 +20,6 @@ from mirage_jax.training.history import HistoryAugmentation
 from mirage_jax.training.rollout import (
     RollOut,
     make_rollout_loss,
-    parse_mode,
     roll_out,
     training_stream,
 )
@@ -210,10 +209,6 @@ def test_a_few_steps_on_one_batch_lower_the_error_of_the_stream():
 
 
 def test_wrong_roll_outs_are_refused():
-    assert parse_mode("merged/2") == ("merged", 2)
-    for mode in ("lagged", "lazy/1", "lagged/x"):
-        with pytest.raises(MirageError, match=f"'{mode}'"):
-            parse_mode(mode)
     with pytest.raises(MirageError, match="closing=0"):
         RollOut(closing=0)
     with pytest.raises(MirageError, match="together=-1"):

@@ -168,6 +168,7 @@ def config_of(stage: str = "diffusion") -> Any:
         ({"vgg": "no/such.npz"}, "no/such.npz"),
         ({"data": "no/such"}, "no/such"),
         ({"rollout": {"modes": "lazy/1"}}, "'lazy/1'"),
+        ({"rollout": {"modes": "lagged/1,free/lagged/1"}}, "source_dropped"),
         ({"pattern": (0, 1)}, "below 1"),
     ],
 )

@@ -13,56 +13,18 @@ from jaxtyping import Array, Float, UInt8
 from mirage_jax.config import ModelConfig
 from mirage_jax.data.teachers import Style
 from mirage_jax.device_weights import device_weights
-from mirage_jax.errors import MirageError
 from mirage_jax.evaluation import drift
 from mirage_jax.evaluation.drift import Measured, Moment, Watch
 from mirage_jax.evaluation.quality import Case
 from mirage_jax.evaluation.streaming import Pair, round_trip, side_by_side
 from mirage_jax.evaluation.targets import loop_context, loop_index, make_targets
-from mirage_jax.flow import STEP_COUNTS
 from mirage_jax.frame_compiler import load_convolutions
+from mirage_jax.modes import Mode
 from mirage_jax.stream import StreamState, make_scan, open_stream, stream_step
-from mirage_jax.stream_config import COMMITS, StreamConfig
+from mirage_jax.stream_config import StreamConfig
 from mirage_jax.weights import Model
 
 Loops = UInt8[np.ndarray, "C T S S 3"]
-FREE = "free"
-
-
-@dataclasses.dataclass(frozen=True)
-class Mode:
-    """A way to run a stream: "lagged/2", or "free/lagged/2" once its source is gone.
-
-    Attributes:
-      commit: what the frame cache keeps.
-      steps: denoiser passes a frame.
-      free: whether the source stops coming.
-    """
-
-    commit: str
-    steps: int
-    free: bool = False
-
-    @property
-    def name(self) -> str:
-        return f"{FREE}/" * self.free + f"{self.commit}/{self.steps}"
-
-
-def parse_mode(text: str) -> Mode:
-    """The mode of a name.
-
-    Raises:
-      MirageError: there is no such mode.
-    """
-    *free, commit, steps = ["", "", *text.split("/")][-3:]
-    known = free[0] in ("", FREE) and commit in COMMITS
-    if not known or steps not in map(str, STEP_COUNTS) or text.count("/") > 2:
-        raise MirageError(
-            f"mode {text!r}: write commit/steps, as merged/1 or lagged/2 (commits "
-            f"{', '.join(COMMITS)}; steps {', '.join(map(str, STEP_COUNTS))}), or "
-            f"{FREE}/lagged/1"
-        )
-    return Mode(commit, int(steps), bool(free[0]))
 
 
 @dataclasses.dataclass(frozen=True)

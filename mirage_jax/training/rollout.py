@@ -35,7 +35,7 @@ from mirage_jax.stream import (
     set_prompt,
     style_latent,
 )
-from mirage_jax.stream_config import COMMITS, StreamConfig
+from mirage_jax.stream_config import StreamConfig
 from mirage_jax.training.clips import (
     ClipBatch,
     DenoiserData,
@@ -96,21 +96,6 @@ class RollOut:
     @property
     def name(self) -> str:
         return f"{self.commit}_{self.steps}"
-
-
-def parse_mode(mode: str) -> tuple[str, int]:
-    """Commit and steps of a mode such as "lagged/1".
-
-    Raises:
-      MirageError: it is none.
-    """
-    commit, _, steps = mode.partition("/")
-    if commit not in COMMITS or not steps.isdigit():
-        raise MirageError(
-            f"roll-out mode {mode!r}: write COMMIT/STEPS, such as lagged/1, with a "
-            f"commit of {', '.join(COMMITS)}"
-        )
-    return commit, int(steps)
 
 
 def training_stream(
