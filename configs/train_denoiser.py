@@ -51,7 +51,9 @@ def get_config(stage: str = "diffusion") -> config_dict.ConfigDict:
         data="runs/data",
         codec="runs/codec/codec.safetensors",
         styler="",  # trained style network; empty: no neural styles
-        styles="",  # names with commas: the styles that take part; empty: all
+        # Names with commas: the styles that take part; empty: all. One that is named
+        # twice has two clips a step.
+        styles="",
         # Clips a step of each style that has several looks. Of one alone a step learns
         # to show the look that it has just seen; side by side they teach the choice.
         looks=4,

@@ -16,7 +16,7 @@ def ablations(folder: Path) -> Part:
 
     The files are those of drift.py, named ablation_STAGE.json; the first mode counts.
     """
-    found = find(folder, "ablation_*.json")
+    found = _first(find(folder, "ablation_*.json"), "whole")
     if not found:
         return absent("What keeps a stream from drifting", "drift")
     rows = []
@@ -59,7 +59,7 @@ def few_step(folder: Path) -> Part:
 
     The files are those of evaluate.py, named few_step_OBJECTIVE.json.
     """
-    found = find(folder, "few_step_*.json")
+    found = _first(find(folder, "few_step_*.json"), "regression")
     if not found:
         return absent("Which objective makes few steps enough", "evaluate")
     size = max(
@@ -162,6 +162,11 @@ def _loss_at(curve: list[dict[str, float]], share: float) -> float:
 
 def _percent(share: float | None) -> str:
     return number(None if share is None else 100 * share, 1)
+
+
+def _first(found: list[Found], name: str) -> list[Found]:
+    """The one of this name before the others, which are compared with it."""
+    return sorted(found, key=lambda one: not one.path.stem.endswith(f"_{name}"))
 
 
 def _name_of(one: Found, before: str) -> str:

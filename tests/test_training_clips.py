@@ -128,6 +128,8 @@ def test_the_world_stands_still_where_a_source_is_lost():
 
 
 def test_a_style_with_variants_takes_part_with_several_clips():
+    twice = ("sepia", "oil", "sepia")
+    assert clips.repeated_looks(None, twice, 3) == twice, "a style may be named twice"
     names = clips.repeated_looks(None, ("sepia", "screen_print"), 3)
     assert names == ("sepia", *["screen_print"] * 3)
     assert clips.style_names(None, None, names) == names
