@@ -196,11 +196,12 @@ def _programs(
                 "is the share of clips whose source goes"
             )
         rollout = RollOut(
-            *(mode.commit, mode.steps),
-            settings.opening,
-            settings.closing,
-            settings.anchored,
-            settings.together,
+            commit=mode.commit,
+            steps=mode.steps,
+            opening=settings.opening,
+            closing=settings.closing,
+            anchored=settings.anchored,
+            together=settings.together,
         )
         one = make_rollout_loss(model, streams, loss, rollout)
         programs.append(Program(f"{rollout.name}_{streams.size}", one, 1, None))

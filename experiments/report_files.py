@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.report_records import Part
+from experiments.report_records import Part, read_log
 from mirage_jax.errors import MirageError
 from mirage_jax.results import A_COMMIT, Result, read_record
 
@@ -116,12 +116,7 @@ def _entry(path: Path) -> Entry:
 
 def _log(path: Path) -> dict[str, Result]:
     """The last line of a training's log."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        last = json.loads(lines[-1])
-        return {name: Result(name, value, "") for name, value in last.items()}
-    except (OSError, ValueError, IndexError, AttributeError) as error:
-        raise MirageError(f"cannot read the log {path}: {error}") from error
+    return {name: Result(name, v, "") for name, v in read_log(path)[-1].items()}
 
 
 def _heading(script: str) -> str:

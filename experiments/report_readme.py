@@ -187,6 +187,8 @@ def _demos(folder: Path) -> Iterator[tuple[str, ...]]:
         how = f"{_link('measured', path)} by `make demo`"
         if told["precision"] != "bfloat16":
             how += f", {told['precision']}"
+        if told["commit"] != "merged":
+            how += f", {told['commit']} commit"
         yield name, number(told["frame_ms"]["p50"], digits), "", how
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mirage_jax.errors import MirageError
 from mirage_jax.results import Record, read_record
 
 
@@ -64,6 +65,22 @@ def summaries(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """What `make demo` wrote on some machines: these files have a form of their own."""
     for path in sorted(folder.glob("demo_*.json")):
         yield path, json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The lines of a training's log, one at least.
+
+    Raises:
+      MirageError: it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [dict(json.loads(line)) for line in lines]
+    except (OSError, ValueError, TypeError) as error:
+        raise MirageError(f"cannot read the log {path}: {error}") from error
+    if not rows:
+        raise MirageError(f"cannot read the log {path}: it is empty")
+    return rows
 
 
 def absent(what: str, script: str) -> Part:

@@ -1,11 +1,18 @@
 """Blocks of the technical report on training: what its parts are good for."""
 
-import json
 from pathlib import Path
 
 from experiments.dot_plot import Dot, draw_dots
 from experiments.page_block import markdown_table, number
-from experiments.report_records import Found, Part, absent, find, machine, mean
+from experiments.report_records import (
+    Found,
+    Part,
+    absent,
+    find,
+    machine,
+    mean,
+    read_log,
+)
 from mirage_jax.flow import STEP_COUNTS
 
 _LOST = "drift_last_minus_first"
@@ -127,7 +134,7 @@ def scale(folder: Path) -> Part:
     rows = []
     for one in found:
         log = folder / f"train_denoiser_{one.path.stem}.jsonl"
-        curve = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+        curve = read_log(log)
         last = curve[-1]
         quality = (
             one.values.get(f"psnr_mean/{kind}/512/1")

@@ -54,7 +54,14 @@ def test_a_wrong_group_size_is_told_and_ends_with_one(tmp_path, monkeypatch, cap
     monkeypatch.setattr(bench_clip_attention, "attend_clip", wrong)
     with pytest.raises(SystemExit, match=r"neighbours=\[2\]: .* wrong"):
         run(tmp_path / "clips.json")
-    assert read_record(tmp_path / "clips.json").results["error/2"].value > 0.05
+    found = read_record(tmp_path / "clips.json").results
+    assert {name.split("/")[-1] for name in found} == {"6"}, "no time of what is wrong"
+
+
+def test_a_nan_is_wrong_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_clip_attention, "_error", lambda *_: float("nan"))
+    with pytest.raises(SystemExit, match=r"neighbours=\[2, 6\]: .* wrong"):
+        run(tmp_path / "clips.json")
 
 
 @pytest.mark.parametrize("sizes", [["0"], ["two"], ["-1"]])

@@ -72,6 +72,10 @@ def test_a_demo_says_what_it_ran_on(tmp_path: Path) -> None:
     cells = rows(report_readme.hardware(tmp_path).text)["a CPU"]
     assert cells[0] == f"{told['frame_ms']['p50']:.0f}"
     assert "float32" in cells[-1] and "`make demo`" in cells[-1]
+    assert "commit" not in cells[-1], "as the sentence above the table says"
+    (tmp_path / "demo_cpu.json").write_text(json.dumps(told | {"commit": "lagged"}))
+    cells = rows(report_readme.hardware(tmp_path).text)["a CPU"]
+    assert cells[-1].endswith("float32, lagged commit")
 
 
 def test_quality_names_the_worst_style_of_a_kind(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Self
 from jax.sharding import Mesh
 
 from mirage_jax.chips import CHIPS, KINDS
-from mirage_jax.config import ModelConfig
+from mirage_jax.config import DenoiserConfig, ModelConfig
 from mirage_jax.cost_model import pass_stages
 from mirage_jax.stream_config import StreamConfig
 
@@ -44,10 +44,15 @@ def clip_work(model: ModelConfig, size: int, frames: int) -> SampleWork:
     dense = sum(
         stage.flops for stage in pass_stages(model, stream) if stage.name != "attention"
     )
-    slots = sum(min(frame, c.ring) + 1 for frame in range(frames))
-    keys = frames * c.prompt_tokens + slots * tokens
-    attention = 4 * c.layers * c.width * tokens * keys
+    attention = c.layers * attention_flops(c, tokens, frames)
     return SampleWork(frames * tokens, PASSES * (frames * dense + attention))
+
+
+def attention_flops(config: DenoiserConfig, tokens: int, frames: int) -> int:
+    """Of one layer's attention forward, in a clip of frames of so many tokens."""
+    slots = sum(min(frame, config.ring) + 1 for frame in range(frames))
+    keys = frames * config.prompt_tokens + slots * tokens
+    return 4 * config.width * tokens * keys
 
 
 @dataclasses.dataclass(frozen=True)
