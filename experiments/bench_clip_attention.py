@@ -2,13 +2,14 @@
 
     python -m experiments.bench_clip_attention --model=lsd_880m --rows=13
 
-One group size after another, `--neighbours` frames at a time (see
-`mirage_jax.clip_attention`); all frames at once compute every pair. Correctness first:
-outputs and gradients of two clips, of which one is anchored, against the definition in
-float32; what is wrong is not timed. Then the median time of a call, and its share of
-the bfloat16 peak, counting the pairs of frames that are seen and, as for training
-steps, a gradient as two forward passes. Writes one JSON file, prints a line a group
-size, exits with 1 where one is wrong.
+One way after another (see `mirage_jax.clip_attention`): `kernel`, our own, which takes
+all frames at once and skips what nobody sees; or so many neighbours at a time by
+`--backend`, which is every pair where they are all frames. Correctness first: outputs
+and gradients of two clips, of which one is anchored, against the definition in float32;
+what is wrong is not timed. Then the median time of a call, and its share of the
+bfloat16 peak, counting the pairs of frames that are seen and, as for training steps, a
+gradient as two forward passes. Writes one JSON file, prints a line a way, exits with 1
+where one is wrong.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ from jaxtyping import Array
 
 from experiments.command import command
 from mirage_jax.chips import CHIPS, KINDS
-from mirage_jax.clip_attention import NEIGHBOURS, attend_clip, clip_slot_bias
+from mirage_jax.clip_attention import SKIPS, attend_clip, clip_slot_bias
 from mirage_jax.config import DOWNSAMPLE, DenoiserConfig, model_config
 from mirage_jax.errors import MirageError
 from mirage_jax.results import Result, device_setup, write_results
@@ -35,16 +36,17 @@ _MODEL = flags.DEFINE_string("model", "lsd_880m", "A size in mirage_jax.config.M
 _ROWS = flags.DEFINE_integer("rows", 13, "Clips side by side.", 1)
 _SIZE = flags.DEFINE_integer("size", 512, "Height and width of the frames.")
 _FRAMES = flags.DEFINE_integer("frames", 16, "Frames of a clip.", 1)
-_NEIGHBOURS = flags.DEFINE_list(
-    "neighbours", ["1", "2", "4", "8", "16"], "Group sizes."
+_WAYS = flags.DEFINE_list(
+    "ways", ["kernel", "2", "4", "16"], "kernel, or neighbours at a time."
 )
-_BACKEND = flags.DEFINE_string("backend", None, "Of frame attention; None chooses.")
+_BACKEND = flags.DEFINE_string("backend", None, "Of groups; None chooses.")
 _CALLS = flags.DEFINE_integer("calls", 20, "Calls that are timed.", 1)
 _OUT = flags.DEFINE_string("out", "outputs/clip_attention.json", "The JSON file.")
 
 # Of bfloat16: operands, weights and sums are each rounded, by up to 0.4 %.
 _TOLERANCE = 0.02
 
+KERNEL = "kernel"
 Call = Callable[..., Any]
 
 
@@ -80,17 +82,16 @@ class Clips:
         table = jax.random.normal(next(keys), (c.heads, c.ring + 3))
         return q, k, v, prompt, table, slope
 
-    def attention(self, neighbours: int, backend: str | None) -> tuple[Call, Call]:
+    def attention(self, way: str, backend: str | None) -> tuple[Call, Call]:
         """Forward, and forward with the slopes of all operands."""
         anchored = jnp.arange(self.rows) % 2 == 0
+        how: dict[str, Any] = {"neighbours": None, "backend": SKIPS}
+        if way != KERNEL:
+            how = {"neighbours": int(way), "backend": backend}
 
         def forward(q: Array, k: Array, v: Array, prompt: Any, table: Array) -> Array:
             bias = clip_slot_bias(table, self.frames, anchored)
-            return attend_clip(
-                *(q, k, v, prompt, bias, self.config.ring),
-                neighbours=neighbours,
-                backend=backend,
-            )
+            return attend_clip(*(q, k, v, prompt, bias, self.config.ring), **how)
 
         def with_slopes(*operands: Any) -> Any:
             *given, slope = operands
@@ -101,32 +102,37 @@ class Clips:
 
 
 def bench() -> None:
-    """Runs what the flags ask for; raises MirageError where a group size is wrong."""
-    sizes = _NEIGHBOURS.value
-    if not all(size.isdecimal() and int(size) for size in sizes):
-        raise MirageError(f"--neighbours={','.join(sizes)}: take numbers from 1 on")
+    """Runs what the flags ask for; raises MirageError where a way is wrong."""
+    ways = _WAYS.value
+    if not all(way == KERNEL or (way.isdecimal() and int(way)) for way in ways):
+        raise MirageError(
+            f"--ways={','.join(ways)}: take {KERNEL}, and numbers from 1 on"
+        )
     config = model_config(_MODEL.value).denoiser
     clips = Clips(config, _ROWS.value, _FRAMES.value, _SIZE.value)
     chip = CHIPS.get(KINDS.get(jax.devices()[0].device_kind, ""))
     dtype = jnp.bfloat16 if jax.default_backend() == "gpu" else jnp.float32
     operands = clips.operands(dtype)
     results, wrong = [], []
-    for neighbours in map(int, sizes):
-        error = _error(clips, neighbours, dtype)
-        told = [f"{neighbours:2d} neighbours: error {error:.4f}"]
+    for way in ways:
+        try:
+            error = _error(clips, way, dtype)
+        except NotImplementedError as problem:
+            raise MirageError(f"--ways={way}: {problem}") from problem
+        told = [f"{way}: error {error:.4f}"]
         if not error <= _TOLERANCE:  # a NaN neither
-            wrong.append(neighbours)
+            wrong.append(way)
             print(*told, flush=True)
             continue
-        results.append(Result(f"error/{neighbours}", error, "of the largest", "lower"))
+        results.append(Result(f"error/{way}", error, "of the largest", "lower"))
         for name, call, passes in zip(
             ("forward", "gradient"),
-            clips.attention(neighbours, _BACKEND.value),
+            clips.attention(way, _BACKEND.value),
             (1, PASSES),
             strict=True,
         ):
             seconds = _median(call, operands)
-            path = f"{name}/{neighbours}"
+            path = f"{name}/{way}"
             results.append(Result(f"ms/{path}", 1e3 * seconds, "ms", "lower"))
             told.append(f"{name} {1e3 * seconds:.2f} ms")
             if chip is not None:
@@ -142,21 +148,20 @@ def bench() -> None:
         "dtype": jnp.dtype(dtype).name,
         "backend": _BACKEND.value,
         "calls": _CALLS.value,
-        "chosen": NEIGHBOURS,
     }
     write_results(_OUT.value, "experiments/bench_clip_attention.py", setup, results)
     print(f"results in {_OUT.value}")
     if wrong:
-        raise MirageError(f"neighbours={wrong}: outputs or gradients are wrong")
+        raise MirageError(f"{', '.join(wrong)}: outputs or gradients are wrong")
 
 
-def _error(clips: Clips, neighbours: int, dtype: Any) -> float:
+def _error(clips: Clips, way: str, dtype: Any) -> float:
     """Largest error of two clips' outputs and slopes, over the largest of each."""
     two = dataclasses.replace(clips, rows=2)
     operands = two.operands(dtype)
     wide = jax.tree.map(lambda x: x.astype(jnp.float32), operands)
-    _, ours = two.attention(neighbours, _BACKEND.value)
-    _, definition = two.attention(two.frames, "reference")
+    _, ours = two.attention(way, _BACKEND.value)
+    _, definition = two.attention(str(two.frames), "reference")
     errors = []
     for found, expected in zip(
         *map(jax.tree.leaves, (jax.jit(ours)(*operands), jax.jit(definition)(*wide))),

@@ -1,9 +1,10 @@
 """Attention of all frames of a training clip at once, each to its own past.
 
 A frame sees the prompt, itself, the `ring` frames before it and, in an anchored clip,
-frame 0. One call over all frames would compute every pair of frames to hide most of
-them: of the 256 pairs of 16 frames a ring of 7 shows 100. So a few neighbours at a time
-attend to the frames that any of them can see, which are 144 pairs.
+frame 0: of the 256 pairs of 16 frames a ring of 7 shows 100. Our Triton kernel takes
+all frames in one call and computes the pairs that are seen, forward and backward. The
+other backends would compute every pair to hide most of them. So for them a few
+neighbours at a time attend to the frames that any of them can see, which are 144 pairs.
 """
 
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ from pallas_kernels.frame_attention import EMPTY_SLOT, frame_attention
 # Neighbours whose pasts are read together. Fewer would compute fewer pairs that nobody
 # sees, copy more keys, and be more shapes to compile.
 NEIGHBOURS = 4
+
+SKIPS = "triton"  # the backend that computes no pair that nobody sees
 
 
 def clip_slot_bias(
@@ -41,7 +44,7 @@ def attend_clip(
     slot_bias: Float[Array, "B T K T+1"],
     ring: int,
     *,
-    neighbours: int = NEIGHBOURS,
+    neighbours: int | None = None,
     backend: str | None = None,
 ) -> Float[Array, "B T*N K E"]:
     """What every frame of a clip reads from its past.
@@ -51,11 +54,30 @@ def attend_clip(
       prompt: its k and v.
       slot_bias: that of `clip_slot_bias`.
       ring: frames before its own that a frame sees.
-      neighbours: frames whose pasts are read together.
-      backend: of `frame_attention`.
+      neighbours: frames whose pasts are read together; None: all for the backend that
+        skips what nobody sees, else `NEIGHBOURS`.
+      backend: of `frame_attention`; None takes that one for half precision where it
+        runs.
+
+    Raises:
+      NotImplementedError: the backend that was asked for by name cannot do this.
     """
+    half = q.dtype in (jnp.bfloat16, jnp.float16)
+    if backend == SKIPS or (backend is None and neighbours is None and half):
+        try:
+            return frame_attention(
+                q,
+                jnp.concatenate([prompt[0], k], axis=1),
+                jnp.concatenate([prompt[1], v], axis=1),
+                slot_bias,
+                prompt_tokens=prompt[0].shape[1],
+                backend=SKIPS,
+            )
+        except NotImplementedError:
+            if backend == SKIPS:
+                raise
     frames = slot_bias.shape[1]
-    tokens = q.shape[1] // frames
+    tokens, neighbours = q.shape[1] // frames, neighbours or NEIGHBOURS
 
     def read(start: int) -> Array:
         end = min(start + neighbours, frames)
@@ -76,4 +98,5 @@ def attend_clip(
             backend=backend,
         )
 
-    return jnp.concatenate([read(s) for s in range(0, frames, neighbours)], axis=1)
+    starts = range(0, frames, neighbours)
+    return jnp.concatenate([read(start) for start in starts], axis=1)

@@ -43,15 +43,19 @@ from mirage_jax.transformer import (
     rotate,
 )
 from mirage_jax.written_slots import Written, attend_written
-from pallas_kernels.frame_attention import frame_attention
+from pallas_kernels.frame_attention import ATTENDED, frame_attention
 from pallas_kernels.qk_norm_rope_commit import qk_norm_rope_commit
 
 Params = dict[str, Any]
 REFERENCE_CELLS = 32  # short side of the latent grid of a 512x512 frame
 REMAT: dict[str, Any] = {
     "none": None,  # keeps everything
-    # Keeps the products with weights: norms, activations and attention run again.
-    "light": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    # Keeps the products with weights, and what attention gave where our kernel ran:
+    # norms and activations run again, and another's attention.
+    "light": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(ATTENDED),
+    ),
     # Keeps what enters a layer: the whole layer runs again.
     "full": jax.checkpoint_policies.nothing_saveable,
 }

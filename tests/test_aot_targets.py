@@ -4,6 +4,7 @@
 GPU, no driver, no cuDNN) and runs it.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from pallas_kernels import choice, tuned_table
 from pallas_kernels._mosaic import HAS_MOSAIC, SHARED_MEMORY
 from pallas_kernels.device import Device
 from pallas_kernels.frame_attention import mosaic, mosaic_config, triton
+from pallas_kernels.frame_attention.backward import Backward
 from pallas_kernels.frame_attention.choice import OP
 from pallas_kernels.frame_attention.config import (
     Config,
+    default_backward,
     default_config,
     search_space,
     shared_memory,
@@ -56,6 +59,16 @@ def test_the_default_compiles(name: str, target: Target) -> None:
     problem = PROBLEMS[name]
     config = default_config(problem, target.device)
     compile_for(target, triton.Forward(problem, config), *problem.abstract, LAYER)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.file)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_gradient_compiles(name: str, target: Target) -> None:
+    problem = dataclasses.replace(PROBLEMS[name], layers=0)
+    backward = Backward(problem, *default_backward(problem, target.device))
+    q, k, v, bias = problem.abstract
+    sums = jax.ShapeDtypeStruct((problem.batch, problem.heads, q.shape[1]), jnp.float32)
+    compile_for(target, backward, q, k, v, bias, q, sums, q)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ TINY = {
     "rows": 2,
     "size": 32,
     "frames": 6,
-    "neighbours": ["2", "6"],
+    "ways": ["2", "6"],
     "calls": 2,
 }
 
@@ -31,7 +31,7 @@ def _own_flags():
     importlib.reload(bench_clip_attention)  # other scripts have flags of the same names
 
 
-def test_group_sizes_are_checked_and_timed(tmp_path, capsys):
+def test_ways_are_checked_and_timed(tmp_path, capsys):
     record = run(tmp_path / "clips.json")
     values = {name: result.value for name, result in record.results.items()}
     assert set(values) == {
@@ -41,10 +41,10 @@ def test_group_sizes_are_checked_and_timed(tmp_path, capsys):
     }, "no data sheet gives a CPU's peak"
     assert all(values[f"error/{size}"] < 1e-3 for size in (2, 6))
     assert min(values[f"ms/gradient/{size}"] for size in (2, 6)) > 0
-    assert "6 neighbours: error 0.0000, forward" in capsys.readouterr().out
+    assert "6: error 0.0000, forward" in capsys.readouterr().out
 
 
-def test_a_wrong_group_size_is_told_and_ends_with_one(tmp_path, monkeypatch, capsys):
+def test_a_wrong_way_is_told_and_ends_with_one(tmp_path, monkeypatch, capsys):
     right = bench_clip_attention.attend_clip
 
     def wrong(*operands, neighbours, backend):
@@ -52,7 +52,7 @@ def test_a_wrong_group_size_is_told_and_ends_with_one(tmp_path, monkeypatch, cap
         return found if neighbours == 6 else 1.1 * found
 
     monkeypatch.setattr(bench_clip_attention, "attend_clip", wrong)
-    with pytest.raises(SystemExit, match=r"neighbours=\[2\]: .* wrong"):
+    with pytest.raises(SystemExit, match="2: .* wrong"):
         run(tmp_path / "clips.json")
     found = read_record(tmp_path / "clips.json").results
     assert {name.split("/")[-1] for name in found} == {"6"}, "no time of what is wrong"
@@ -60,11 +60,16 @@ def test_a_wrong_group_size_is_told_and_ends_with_one(tmp_path, monkeypatch, cap
 
 def test_a_nan_is_wrong_too(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_clip_attention, "_error", lambda *_: float("nan"))
-    with pytest.raises(SystemExit, match=r"neighbours=\[2, 6\]: .* wrong"):
+    with pytest.raises(SystemExit, match="2, 6: .* wrong"):
         run(tmp_path / "clips.json")
 
 
-@pytest.mark.parametrize("sizes", [["0"], ["two"], ["-1"]])
-def test_group_sizes_that_are_none(tmp_path, sizes):
-    with pytest.raises(SystemExit, match=f"--neighbours={sizes[0]}: take numbers"):
-        run(tmp_path / "clips.json", neighbours=sizes)
+@pytest.mark.parametrize("ways", [["0"], ["two"], ["-1"]])
+def test_ways_that_are_none(tmp_path, ways):
+    with pytest.raises(SystemExit, match=f"--ways={ways[0]}: take kernel, and num"):
+        run(tmp_path / "clips.json", ways=ways)
+
+
+def test_the_kernel_needs_a_gpu(tmp_path):
+    with pytest.raises(SystemExit, match="the Triton kernel needs an Ampere GPU"):
+        run(tmp_path / "clips.json", ways=["kernel"])

@@ -152,11 +152,12 @@ def test_vmap_is_a_loop(split):
         np.testing.assert_allclose(found[i], call(spec.operands(seed)), atol=EXACT)
 
 
-@pytest.mark.parametrize("name", ["head_12", "clip", "layers"])
+@pytest.mark.parametrize("name", SMALL)
 def test_gradients_are_those_of_the_reference(name):
     spec = SMALL[name]
     operands = spec.operands(seed=8)
-    weight = jax.random.normal(jax.random.key(9), spec.problem.shapes[0])
+    dtype = operands[0].dtype
+    weight = jax.random.normal(jax.random.key(9), spec.problem.shapes[0], dtype)
 
     def gradients(call):
         def loss(*operands):
@@ -166,10 +167,15 @@ def test_gradients_are_those_of_the_reference(name):
 
     found = gradients(functools.partial(attend, spec, CONFIGS["split"]))
     wanted = gradients(functools.partial(expected, spec))
+    # Sums over all queries of terms that agree to EXACT, or are rounded to bfloat16.
+    tolerance = 3e-5 if spec.problem.itemsize == 4 else 2 * HALF
     for letter, a, b in zip("qkvs", found, wanted, strict=True):
-        # Sums over all queries of terms that agree to EXACT.
-        np.testing.assert_allclose(a, b, atol=3e-5, err_msg=letter)
-        assert np.isfinite(a).all() and np.abs(a).max() > 1e-3, letter
+        assert a.dtype == b.dtype, letter
+        a, b = (np.asarray(x, np.float32) for x in (a, b))
+        np.testing.assert_allclose(a, b, atol=tolerance, err_msg=letter)
+        # One slot has all the weight, whatever its bias.
+        still = letter == "s" and name == "one_slot_left"
+        assert np.isfinite(a).all() and (still or np.abs(a).max() > 1e-3), letter
 
 
 def test_every_row_of_the_output_is_written():

@@ -117,7 +117,10 @@ def make_step(
         gradient, metrics = mean_gradient(state.params, state.key, state.step, data)
         metrics["gradient_norm"] = optax.tree.norm(gradient)
 
-        with jax.named_scope("optimiser"):
+        # Muon needs a rough direction of each matrix alone: 8 bits are enough for its
+        # products (Jordan et al. 2024).
+        rough = jax.default_matmul_precision("BF16_BF16_F32")
+        with jax.named_scope("optimiser"), rough:
             updates, opt_state = tx.update(gradient, state.opt_state, state.params)
             params = jax.tree.map(
                 lambda p, u: p + learning_rate * u, state.params, updates

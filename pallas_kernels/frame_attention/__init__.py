@@ -6,5 +6,6 @@ from pallas_kernels.frame_attention.api import (
     frame_attention,
     last_backend,
 )
+from pallas_kernels.frame_attention.triton import ATTENDED
 
-__all__ = ["EMPTY_SLOT", "backends", "frame_attention", "last_backend"]
+__all__ = ["ATTENDED", "EMPTY_SLOT", "backends", "frame_attention", "last_backend"]

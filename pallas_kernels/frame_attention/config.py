@@ -55,6 +55,46 @@ class Config:
             raise ValueError(f"{self.num_stages=} must be 1 to 8")
 
 
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """How one kernel of the gradient is cut.
+
+    Attributes:
+      queries, keys: of a block; powers of two from 16 on.
+      num_warps, num_stages: as in `Config`.
+    """
+
+    queries: int
+    keys: int
+    num_warps: int
+    num_stages: int
+
+
+def default_backward(problem: Problem, device: Device) -> tuple[Blocks, Blocks]:
+    """For the gradient of keys and values, and for that of queries.
+
+    What a program holds is its large block, what it reads again and again the small
+    one.
+    """
+    row = padded(problem.width) * problem.itemsize
+    if device.shared_memory >= 200_000 and row <= 256:
+        # Measured on an H200, see docs/results/clip_attention_lsd_880m.json.
+        wide = padded(problem.width) > 64
+        of_keys = Blocks(64, 128, 8, 3) if wide else Blocks(64, 64, 4, 3)
+        of_queries = Blocks(64, 64, 4, 2 if wide else 3)
+    else:
+        small, large = (32, 64) if row <= 256 else (16, 32)
+        of_keys, of_queries = Blocks(small, large, 4, 2), Blocks(large, small, 4, 2)
+    queries, keys = padded(problem.queries), padded(problem.keys)
+
+    def within(blocks: Blocks) -> Blocks:
+        return dataclasses.replace(
+            blocks, queries=min(blocks.queries, queries), keys=min(blocks.keys, keys)
+        )
+
+    return within(of_keys), within(of_queries)
+
+
 def shared_memory(config: Config, problem: Problem) -> int:
     """Bytes a program may take, checked against the compiler's own count.
 

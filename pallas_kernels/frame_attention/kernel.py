@@ -37,7 +37,7 @@ LOG2_E = 1.4426950408889634
 Carry = tuple[Array, Array, Array]  # accumulator [Q, E], maximum [Q], sum [Q]
 
 
-def _dot(a: Array, b: Array, contract: int) -> Array:
+def dot(a: Array, b: Array, contract: int) -> Array:
     """a [R, X] times b over b's axis `contract`; float32, exact for float32."""
     exact = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
     return jax.lax.dot_general(
@@ -91,7 +91,7 @@ def attend(
             seen = i * block + jnp.arange(block) < length if length % block else None
             mask = joint_mask(seen, columns)
             k = load(k_ref.at[layer, at, :], mask)  # [M, E]
-            dots = _dot(q, k, 1)  # [Q, M]
+            dots = dot(q, k, 1)  # [Q, M]
             if seen is not None:
                 dots = jnp.where(seen[None, :], dots, -jnp.inf)
             new_top = jnp.maximum(top, jnp.max(dots, axis=1) * scale + bias)
@@ -100,7 +100,7 @@ def attend(
             decay = exp2(top - new_top, interpret=interpret)
             total = total * decay + jnp.sum(weights, axis=1)
             v = load(v_ref.at[layer, at, :], mask)  # [M, E]
-            acc = acc * decay[:, None] + _dot(weights.astype(v.dtype), v, 0)
+            acc = acc * decay[:, None] + dot(weights.astype(v.dtype), v, 0)
             return acc, new_top, total
 
         wanted = mine & (bias > -jnp.inf)

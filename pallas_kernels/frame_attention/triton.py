@@ -9,22 +9,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float, Int
 
 from pallas_kernels import choice, device
 from pallas_kernels._compat import triton_call
-from pallas_kernels.frame_attention import gradient, kernel
+from pallas_kernels.frame_attention import kernel
+from pallas_kernels.frame_attention.backward import Backward
 from pallas_kernels.frame_attention.choice import OP
 from pallas_kernels.frame_attention.config import (
     WIDEST_HEAD,
     Config,
+    default_backward,
     default_config,
     padded,
 )
 from pallas_kernels.frame_attention.problem import Problem, problem_of
 
 DTYPES = ("bfloat16", "float16", "float32")
+
+# The name by which `jax.checkpoint` can be told to keep what attention gave.
+ATTENDED = "frame_attention"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +56,24 @@ class Forward:
         layer: Int[Array, "1"],
     ) -> Float[Array, "B Q K E"]:
         """`layer` is ignored where k, v and slot_bias have no such axis."""
+        found = self._run(q, k, v, slot_bias, layer, self.config.split > 1)
+        if self.config.split == 1:
+            return found
+        parts, lse = found
+        return _combine(parts, lse, q.dtype, self.problem, self.config, self.interpret)
+
+    def with_sums(
+        self, q: Array, k: Array, v: Array, slot_bias: Array, layer: Array
+    ) -> tuple[Float[Array, "B Q K E"], Float[Array, "B K Q"]]:
+        """The output, and the base-2 logarithm of each query's sum of weights."""
+        whole = dataclasses.replace(self.config, split=1)
+        call = dataclasses.replace(self, config=whole)
+        return call._run(q, k, v, slot_bias, layer, True)
+
+    def _run(
+        self, q: Array, k: Array, v: Array, slot_bias: Array, layer: Array, sums: bool
+    ) -> Any:
+        """Output, and with `sums` the logarithms; of each share where there are."""
         p, c, interpret = self.problem, self.config, self.interpret
         if not p.layers:
             k, v, slot_bias = k[None], v[None], slot_bias[None]
@@ -69,11 +93,18 @@ class Forward:
             (k.shape[0], None, k.shape[2] + c.block_k, None, width),
             lambda i, j, h, b: (0, b, 0, h, 0),
         )
-        if c.split == 1:
-            out_shape: Any = jax.ShapeDtypeStruct(q.shape, q.dtype)
-            out_specs: Any = queries
-        else:
-            f32 = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+        f32 = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+        out_shape: Any = jax.ShapeDtypeStruct(q.shape, q.dtype)
+        out_specs: Any = queries
+        if c.split == 1 and sums:
+            out_shape = out_shape, f32((p.batch, p.heads, count))
+            out_specs = (
+                queries,
+                pl.BlockSpec(
+                    (None, None, count + c.block_q), lambda i, j, h, b: (b, h, 0)
+                ),
+            )
+        elif sums:
             out_shape = (
                 f32((c.split, *q.shape)),
                 f32((c.split, p.batch, p.heads, count)),
@@ -88,7 +119,7 @@ class Forward:
                     lambda i, j, h, b: (j, b, h, 0),
                 ),
             )
-        out = triton_call(
+        return triton_call(
             functools.partial(kernel.attend, problem=p, config=c, interpret=interpret),
             name="frame_attention",
             num_warps=c.num_warps,
@@ -99,10 +130,6 @@ class Forward:
             out_shape=out_shape,
             out_specs=out_specs,
         )(layer, slot_bias.astype(jnp.float32), q, k, v)
-        if c.split == 1:
-            return out
-        parts, lse = out
-        return _combine(parts, lse, q.dtype, p, c, interpret)
 
 
 def _combine(
@@ -178,6 +205,47 @@ def attend(
     if config is None:
         tuned = choice.tuned_config(OP, problem, card, "triton")
         config = tuned or default_config(problem, card)
+    alone = dataclasses.replace(problem, layers=0)
+    backward = Backward(alone, *default_backward(alone, card), interpret)
     index = jnp.asarray(0 if layer is None else layer, jnp.int32).reshape(1)
-    call = Forward(problem, config, interpret)
-    return gradient.attend(call, problem, q, k, v, slot_bias, index)
+    forward = Forward(problem, config, interpret)
+    return _differentiable(forward, backward, q, k, v, slot_bias, index)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _differentiable(
+    forward: Forward,
+    backward: Backward,
+    q: Array,
+    k: Array,
+    v: Array,
+    slot_bias: Array,
+    layer: Array,
+) -> Array:
+    """forward(q, k, v, slot_bias, layer), whose gradient is `backward`."""
+    return forward(q, k, v, slot_bias, layer)
+
+
+def _forward(forward: Forward, backward: Backward, *operands: Array) -> Any:
+    sums = forward.with_sums(*operands)
+    out, lse = (checkpoint_name(x, ATTENDED) for x in sums)
+    return out, (operands, out, lse)
+
+
+def _backward(forward: Forward, backward: Backward, saved: Any, slope: Array) -> Any:
+    (q, *slots, layer), out, lse = saved
+
+    def read(*slots: Array) -> Any:
+        if not forward.problem.layers:
+            return slots
+        return tuple(
+            jax.lax.dynamic_index_in_dim(x, layer[0], 0, keepdims=False) for x in slots
+        )
+
+    here, pull = jax.vjp(read, *slots)
+    k, v, slot_bias = here
+    dq, *slopes = backward(q, k, v, slot_bias, out, lse, slope)
+    return dq, *pull(tuple(slopes)), None
+
+
+_differentiable.defvjp(_forward, _backward)
