@@ -23,6 +23,10 @@ PARTS = (
     "average",
 )
 REST = "rest"
+# Within a part what is told apart from all else, which moves memory: products with
+# weights, by cuBLAS, and attention.
+_PRODUCTS = "__cublas"
+_ATTENTION = re.compile(r"frame_attention|dot_product_attention")
 # Calls of other operations, which are counted themselves.
 _CONTAINERS = ("while", "conditional", "call")
 _INSTRUCTION = re.compile(r"%?([\w.\-]+) = .*? ([\w\-]+)\(")
@@ -33,15 +37,21 @@ def scopes_of(program: str, styles: tuple[str, ...]) -> dict[str, str]:
     """The scope of each operation of a compiled program, given as its text.
 
     Scopes are those of `PARTS`, with what is drawn behind it (`draw/clips`,
-    `draw/mosaic`) and `backward` where an operation is part of the gradient; `rest`
-    for operations of none. Loops and calls are left out.
+    `draw/mosaic`), `backward` where an operation is part of the gradient, and
+    `products` or `attention` where it is one; `rest` for operations of none. Loops and
+    calls are left out.
     """
     found = {}
     for line in program.splitlines():
         instruction, name = _INSTRUCTION.search(line), _NAME.search(line)
         if instruction is None or instruction[2] in _CONTAINERS:
             continue
-        found[instruction[1]] = _scope(name[1] if name else "", styles)
+        scope = _scope(name[1] if name else "", styles)
+        if name and _ATTENTION.search(name[1]):
+            scope += "/attention"
+        elif _PRODUCTS in line:
+            scope += "/products"
+        found[instruction[1]] = scope
     return found
 
 

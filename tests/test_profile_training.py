@@ -60,6 +60,27 @@ def test_every_operation_of_a_step_has_its_scope():
     assert loops and not scopes.keys() & set(loops), "their bodies count"
 
 
+def test_products_and_attention_are_told_apart():
+    lines = {
+        "a.1": (
+            'f32[8] custom-call(%x), custom_call_target="__cublas$gemm"',
+            "mlp/dot",
+        ),
+        "b.1": ("f32[8] fusion(%x)", "mlp/add"),
+        "c.1": ("f32[8] custom-call(%x)", "frame_attention_queries/pallas_call"),
+    }
+    under = "jit(s)/transpose(jvp(denoise))"
+    text = "\n".join(
+        f'  %{name} = {call}, metadata={{op_name="{under}/{op}"}}'
+        for name, (call, op) in lines.items()
+    )
+    assert scopes_of(text, STYLES) == {
+        "a.1": "denoise/backward/products",
+        "b.1": "denoise/backward",
+        "c.1": "denoise/backward/attention",
+    }
+
+
 def test_only_the_programs_own_operations_count():
     def event(op, module="jit_step"):
         stats = {"hlo_op": op, "hlo_module": module}.items()

@@ -88,9 +88,9 @@ def frame_attention(
       layer: index of the layer in k, v and slot_bias. Our kernels read it where it
         lies; other backends slice it, which may copy a layer's whole cache.
       backend: a name of `backends()`; None takes the fastest that was measured on
-        this device (see `pallas_kernels.choice`), without a measurement cuDNN for
-        half precision on an NVIDIA GPU, else XLA. A backend that does not compile
-        here is passed over with one warning.
+        this device (see `pallas_kernels.choice`), without a measurement Triton on an
+        NVIDIA GPU from Ampere on, cuDNN on an older one, else XLA. A backend that
+        does not compile here is passed over with one warning.
 
     Raises:
       ValueError: the shapes do not fit together, or the backend is unknown.
