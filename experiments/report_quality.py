@@ -1,6 +1,6 @@
 """Blocks of the technical report on pictures: quality, ablations, drift."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from experiments.dot_plot import Dot, draw_dots
@@ -178,7 +178,8 @@ def drift(folder: Path) -> Part:
     )
     text = (
         "Slopes in dB per 1,000 frames with the ends of their 95 % intervals, over the "
-        "styles of a file; last - first in dB:\n\n" + markdown_table(head, rows)
+        "styles of a file; last - first in dB, and the memory gain of the effects that "
+        "need memory:\n\n" + markdown_table(head, rows)
     )
     if not dots:
         return Part(text)
@@ -210,13 +211,15 @@ def trials(folder: Path) -> Part:
 
 
 def _drift_cells(one: Found, suffix: str, slopes: dict[str, Dot]) -> Sequence[str]:
-    def of(measure: str) -> list[float]:
-        names = [f"{measure}/{style}{suffix}" for style in one.setup["styles"]]
+    kinds = one.setup["styles"]
+
+    def of(measure: str, styles: Iterable[str] = kinds) -> list[float]:
+        names = [f"{measure}/{style}{suffix}" for style in styles]
         return [one.values[name] for name in names if name in one.values]
 
     values = list(slopes.values())
-    lost, gain = of("drift_last_minus_first"), of("memory_gain")
-    free = of("free_frames")
+    lost, free = of("drift_last_minus_first"), of("free_frames")
+    gain = of("memory_gain", [s for s, kind in kinds.items() if kind == "memory"])
     bars = [
         value
         for name, value in one.values.items()
