@@ -99,6 +99,22 @@ def test_the_hopper_kernel_compiles(case: str) -> None:
 
 
 @pytest.mark.skipif(not HAS_MOSAIC, reason="Mosaic for Hopper needs jax 0.11")
+@pytest.mark.parametrize("name", ["lsd_256_lagged", "layers_of_30"])
+def test_the_hopper_kernels_gradient_is_tritons(name: str) -> None:
+    problem = SPECS[name].problem
+    layer = 0 if problem.layers else None
+
+    def loss(*operands: jax.Array) -> jax.Array:
+        out = mosaic.attend(*operands, prompt_tokens=problem.prompt, layer=layer)
+        return out.astype(jnp.float32).sum()
+
+    gradient = jax.grad(loss, argnums=(0, 1, 2, 3))
+    text = compile_for(H100, gradient, *problem.abstract).as_text()
+    for kernel in ("frame_attention_keys_and_values", "frame_attention_queries"):
+        assert kernel in text
+
+
+@pytest.mark.skipif(not HAS_MOSAIC, reason="Mosaic for Hopper needs jax 0.11")
 def test_the_hopper_search_offers_what_fits() -> None:
     problem = SPECS["lsd_256"].problem
     space = mosaic_config.search_space(problem, H100.device)

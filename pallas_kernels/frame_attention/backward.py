@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -82,7 +83,14 @@ class Backward:
         dbias = jnp.where(bias > -jnp.inf, dbias.transpose(0, 3, 1, 2), 0.0)
         return dq, dk, dv, dbias.astype(slot_bias.dtype)
 
-    def _call(self, kernel, name, blocks, programs, out_shape):
+    def _call(
+        self,
+        kernel: Callable[..., None],
+        name: str,
+        blocks: Blocks,
+        programs: int,
+        out_shape: Any,
+    ) -> Callable[..., Any]:
         """A kernel on `programs` blocks of each head of each stream.
 
         Programs index by themselves, see `triton.Forward`.

@@ -1,7 +1,7 @@
-"""The gradient of the kernels that have no backward pass of their own.
+"""The gradient of the Mosaic kernel, which has no backward pass of its own.
 
-It computes attention again by cuDNN, or by XLA where cuDNN cannot, and pulls back
-through that. So a training step pays one forward pass more than by naming "cudnn"
+It computes attention again by Triton, or by XLA where Triton cannot, and pulls back
+through that. So a training step pays one forward pass more than by naming "triton"
 itself, which is therefore the better choice there.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Float, Int
 
-from pallas_kernels.frame_attention import cudnn, xla
+from pallas_kernels.frame_attention import triton, xla
 from pallas_kernels.frame_attention.problem import Problem
 
 # (q, k, v, slot_bias, layer) -> output
@@ -50,7 +50,7 @@ def _backward(forward, problem, saved, cotangent):
                 for x in (k, v, slot_bias)
             )
         try:
-            return cudnn.attend(q, k, v, slot_bias, prompt_tokens=problem.prompt)
+            return triton.attend(q, k, v, slot_bias, prompt_tokens=problem.prompt)
         except NotImplementedError:
             return xla.attend(q, k, v, slot_bias, prompt_tokens=problem.prompt)
 
