@@ -31,6 +31,7 @@ def ablations(folder: Path) -> Part:
     for one in found:
         stage = _name_of(one, "ablation_")
         lost = _of_styles(one, _LOST)
+        gain = list(_of_styles(one, "memory_gain", "memory").values())
         worst = min(lost, key=lambda style: lost[style])
         bars = [v for name, v in one.values.items() if name.startswith("check/")]
         rows.append(
@@ -40,9 +41,7 @@ def ablations(folder: Path) -> Part:
                 number(mean(list(_of_styles(one, "psnr_first").values())), 2),
                 number(mean(list(lost.values())), 2),
                 f"{number(lost[worst], 2)} ({worst})",
-                number(
-                    mean(list(_of_styles(one, "memory_gain", "memory").values())), 2
-                ),
+                number(mean(gain) if gain else None, 2),
                 f"{sum(value == 1 for value in bars)} of {len(bars)}",
             )
         )
