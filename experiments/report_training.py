@@ -136,6 +136,7 @@ def scale(folder: Path) -> Part:
     if not found:
         return absent("Sizes of the model at equal minutes", "train_denoiser")
     rows = []
+    dots: dict[str, dict[str, Dot]] = {}
     for one in found:
         log = folder / f"train_denoiser_{one.path.stem}.jsonl"
         curve = read_log(log)
@@ -145,11 +146,15 @@ def scale(folder: Path) -> Part:
             for kind in ("procedural", "neural", "memory")
         )
         model = one.path.stem.removeprefix("equal_minutes_")
+        minutes = last["elapsed_s"] / 60
+        for tenth in range(1, 11):
+            row = dots.setdefault(f"{tenth * minutes / 10:.1f} minutes", {})
+            row[model] = Dot(_loss_at(curve, tenth / 10))
         rows.append(
             (
                 f"[{model}](results/{one.path.name})",
                 f"[{last['step']:.0f}](results/{log.name})",
-                number(last["elapsed_s"] / 60, 1),
+                number(minutes, 1),
                 *(number(_loss_at(curve, share), 3) for share in (0.25, 0.5, 1.0)),
                 number(last["tokens_per_s"], 0),
                 *(number(value, 2) for value in quality),
@@ -159,9 +164,14 @@ def scale(folder: Path) -> Part:
         *("model", "steps", "minutes", "loss after a quarter", "half", "all"),
         *("tokens/s", "procedural", "neural", "memory"),
     )
+    shows = (
+        "the loss of a training from fresh weights, by its time and the model's size"
+    )
     return Part(
         f"{machine(found[0].setup)}; PSNR in dB of held-out clips at 512x512 in one "
-        "step:\n\n" + markdown_table(head, rows)
+        "step:\n\n" + markdown_table(head, rows),
+        draw_dots(list(dots.items()), "loss", shows),
+        shows,
     )
 
 

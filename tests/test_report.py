@@ -148,7 +148,7 @@ def test_files_that_come_later_fill_their_blocks(tmp_path: Path) -> None:
         "| 0.050 | 3 | 21.00 |",
     ):
         assert row in page
-    drawn = {"ablations", "drift", "rivals"}
+    drawn = {"ablations", "drift", "rivals", "scale"}
     assert figures.keys() == {f"report_{name}.svg" for name in drawn}
     assert "lagged/1" in figures["report_drift.svg"]
 
