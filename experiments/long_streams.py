@@ -76,13 +76,16 @@ class LongStreams:
 
 
 def load_long_streams(
-    known_styles: KnownStyles = comparable_styles, repeats: int = 1
+    known_styles: KnownStyles = comparable_styles,
+    repeats: int = 1,
+    by_style: bool = False,
 ) -> LongStreams:
     """What the flags ask for.
 
     Args:
       known_styles: styles to choose from, by the style network's parameters.
       repeats: streams of each style on each loop.
+      by_style: styles run one after the other, so no batch is larger than a style's.
 
     Raises:
       MirageError: a flag out of its range, or a file that is not there.
@@ -96,12 +99,13 @@ def load_long_streams(
     cases = [Case(s, c) for s in range(len(styles)) for c in range(len(loops))]
     cases = [case for case in cases for _ in range(repeats)]
     # As many batches as it takes, all of one size.
-    batches = -(-len(cases) // _BATCH.value)
+    together = len(cases) // len(styles) if by_style else len(cases)
+    batches = -(-together // _BATCH.value)
     # Layers in a loop: at this batch it costs no speed and compiles much sooner.
     stream = StreamConfig(
         height=_SIZE.value,
         width=_SIZE.value,
-        batch=-(-len(cases) // batches),
+        batch=-(-together // batches),
         anchor=_ANCHOR.value,
         fixed_noise=_FIXED_NOISE.value,
         unroll=False,

@@ -52,7 +52,7 @@ def variants() -> bool:
             raise MirageError(
                 f"mode {mode.name}: a free run has nothing to compare with"
             )
-    streams = load_long_streams(varied, _STREAMS.value)
+    streams = load_long_streams(varied, _STREAMS.value, by_style=True)
     window = WINDOW.value
     frames = -(-_FRAMES.value // window) * window
     print(f"{len(streams.cases)} streams of {frames} frames, {len(modes)} modes")
@@ -72,16 +72,16 @@ def variants() -> bool:
             checks += choice_checks(found, path)
             told = ", ".join(f"{name} {value:.3g}" for name, value in found.items())
             print(f"{path}: {told}", flush=True)
-        # As of now: a run that is cut off loses its last mode alone.
-        setup = streams.setup | {
-            "modes": [mode.name for mode in modes[: number + 1]],
-            "frames": frames,
-            "streams": _STREAMS.value,
-            "seconds": round(time.perf_counter() - begin, 1),
-        }
-        passed = {f"check/{check.name}": float(check.passed) for check in checks}
-        results = to_results(values | passed)
-        write_results(_OUT.value, "experiments/variants.py", setup, results)
+            # As of now: a run that is cut off loses its last style alone.
+            setup = streams.setup | {
+                "modes": [mode.name for mode in modes[: number + 1]],
+                "frames": frames,
+                "streams": _STREAMS.value,
+                "seconds": round(time.perf_counter() - begin, 1),
+            }
+            passed = {f"check/{check.name}": float(check.passed) for check in checks}
+            results = to_results(values | passed)
+            write_results(_OUT.value, "experiments/variants.py", setup, results)
     missed = [check for check in checks if not check.passed]
     for check in missed:
         print(check)

@@ -1,6 +1,7 @@
 """Streams of styles with several looks: which one they show, and whether it stays."""
 
 import importlib
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from mirage_jax.config import TEXT_WIDTH
 from mirage_jax.data.teachers import all_styles, comparable_styles, find_style
 from mirage_jax.data.varied_styles import VARIANTS, screen_print
 from mirage_jax.errors import MirageError
+from mirage_jax.evaluation.quality import Case
 from mirage_jax.evaluation.variants import (
     Choice,
     choice_checks,
@@ -24,7 +26,7 @@ from mirage_jax.evaluation.variants import (
     compare,
 )
 from mirage_jax.pixels import to_bytes
-from mirage_jax.results import read_results
+from mirage_jax.results import read_record, read_results
 
 PERIOD = 32
 STYLE = find_style("screen_print", all_styles())
@@ -118,6 +120,8 @@ def test_the_script_writes_what_it_found(tmp_path, monkeypatch, own_flags):
     with flagsaver.flagsaver(**settings), pytest.raises(SystemExit) as left:
         script.main(["variants"])
     assert left.value.code == 1  # a random model follows no teacher
+    record = read_record(tmp_path / "variants.json")
+    assert record.setup["batch"] == 2, "styles run one after the other"
     values = read_results(tmp_path / "variants.json")
     assert values["frames"] == 2 * PERIOD
     for style in ("screen_print", "ribbed_glass"):
@@ -125,6 +129,44 @@ def test_the_script_writes_what_it_found(tmp_path, monkeypatch, own_flags):
         assert 0 <= values[f"variant_kept/{path}"] <= 1
         assert values[f"variants_chosen/{path}"] in (1, 2)
         assert values[f"check/variant_sharpness_low/{path}"] in (0, 1)
+
+
+def test_a_run_that_is_cut_off_keeps_the_styles_before(
+    tmp_path, monkeypatch, own_flags
+):
+    monkeypatch.setattr(
+        script, "load_long_streams", lambda *_, **__: cut_off(script.WINDOW.value)
+    )
+    looked_at: list[str] = []
+
+    def watch(endless, mode, style, part, loops, frames):
+        if looked_at:
+            raise KeyboardInterrupt
+        looked_at.append(style.name)
+        return Choice(*np.ones((2, frames, 1, 4), np.float32))
+
+    monkeypatch.setattr(script, "watch_choice", watch)
+    out = tmp_path / "variants.json"
+    with flagsaver.flagsaver(frames=200, out=str(out)):
+        with pytest.raises(KeyboardInterrupt):
+            script.main(["variants"])
+    [first] = looked_at
+    names = {name for name in read_results(out) if name.startswith("variant_kept")}
+    assert names == {f"variant_kept/{first}/lagged/1"}
+
+
+def cut_off(window):
+    """Two styles without a model behind them."""
+    styles = script.varied(None)
+    cases = [Case(place, 0) for place in range(len(styles))]
+    return long_streams.LongStreams(
+        endless=SimpleNamespace(stream=SimpleNamespace(batch=1)),  # type: ignore[arg-type]
+        styles=styles,
+        wordings={},
+        loops=np.zeros((1, window, 1, 1, 3), np.uint8),
+        cases=cases,
+        setup={},
+    )
 
 
 def test_a_free_run_is_refused(own_flags):
