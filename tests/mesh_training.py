@@ -56,6 +56,9 @@ def loss(
 
 
 def main(settings: dict[str, Any]) -> None:
+    # Programs in a queue take the threads that a gather's other half needs: on a busy
+    # machine of few cores that is a deadlock.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     hosts = ("coordinator", "processes", "process")
     join(HostsConfig(**{k: settings.pop(k) for k in hosts if k in settings}))
     # Even the arrays of so small a model are to be split.
