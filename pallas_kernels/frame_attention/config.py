@@ -78,7 +78,7 @@ def default_backward(problem: Problem, device: Device) -> tuple[Blocks, Blocks]:
     """
     row = padded(problem.width) * problem.itemsize
     if device.shared_memory >= 200_000 and row <= 256:
-        # Measured on an H200, see docs/results/clip_attention_lsd_880m.json.
+        # The best of some ten on an H200, see docs/results/clip_attention_*.json.
         wide = padded(problem.width) > 64
         of_keys = Blocks(64, 128, 8, 3) if wide else Blocks(64, 64, 4, 3)
         of_queries = Blocks(64, 64, 4, 2 if wide else 3)
