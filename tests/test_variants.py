@@ -39,7 +39,8 @@ def shown(variants):
     floats = source.astype(jnp.float32) / 255
     looks = [to_bytes(screen_print(floats, jnp.int32(v))) for v in range(VARIANTS)]
     of_look = jax.tree.map(
-        lambda *x: np.stack(x), *[compare(STYLE, source, look) for look in looks]
+        lambda *x: np.stack(x),
+        *[compare(STYLE, source, look, jnp.full(1, v)) for v, look in enumerate(looks)],
     )
     return jax.tree.map(lambda x: x[:, 0][variants], of_look)
 
@@ -53,7 +54,7 @@ def test_streams_that_keep_their_variant_pass():
     choice = shown(np.tile([[0, 3, 1]], (3 * PERIOD, 1)))
     values = choice_values(choice, PERIOD)
     assert values["variant_kept"] == 1 and values["variant_wandered"] == 0
-    assert values["variants_chosen"] == 3
+    assert values["variants_chosen"] == 3 and values["variant_as_named"] == 1
     assert (
         values["variant_psnr_last"] == pytest.approx(100)
         and values["variant_margin"] > 20
@@ -73,10 +74,16 @@ def test_a_variant_that_changes_is_noticed():
 def test_one_variant_for_all_is_no_choice_and_a_mean_of_all_is_blurred():
     assert missed(shown(np.full((PERIOD, 4), 2))) == {"variants_chosen"}
     same = shown(np.tile([[0, 3]], (PERIOD, 1)))
-    blurred = Choice(same.errors, 0.8 * same.sharpness)
+    blurred = same.replace(sharpness=0.8 * same.sharpness)
     assert missed(blurred) == {"variant_sharpness_low"}
-    noisy = Choice(same.errors, 1.3 * same.sharpness)
+    noisy = same.replace(sharpness=1.3 * same.sharpness)
     assert missed(noisy) == {"variant_sharpness_high"}
+
+
+def test_a_choice_that_the_noise_does_not_name_is_told():
+    choice = shown(np.tile([[0, 3]], (PERIOD, 1)))
+    other = choice.replace(named=np.tile([[0, 2]], (PERIOD, 1)))
+    assert choice_values(other, PERIOD)["variant_as_named"] == 0.5
 
 
 def test_frames_must_be_whole_loops():
@@ -87,7 +94,9 @@ def test_frames_must_be_whole_loops():
 def test_a_style_of_one_look_has_nothing_to_choose():
     picture = jnp.zeros((1, 8, 8, 3), jnp.uint8)
     with pytest.raises(MirageError, match="sepia"):
-        compare(find_style("sepia", comparable_styles()), picture, picture)
+        compare(
+            find_style("sepia", comparable_styles()), picture, picture, jnp.zeros(1)
+        )
 
 
 @pytest.fixture
@@ -128,6 +137,7 @@ def test_the_script_writes_what_it_found(tmp_path, monkeypatch, own_flags):
         path = f"{style}/lagged/1"
         assert 0 <= values[f"variant_kept/{path}"] <= 1
         assert values[f"variants_chosen/{path}"] in (1, 2)
+        assert values[f"variant_as_named/{path}"] in (0, 0.5, 1)
         assert values[f"check/variant_sharpness_low/{path}"] in (0, 1)
 
 
@@ -143,7 +153,8 @@ def test_a_run_that_is_cut_off_keeps_the_styles_before(
         if looked_at:
             raise KeyboardInterrupt
         looked_at.append(style.name)
-        return Choice(*np.ones((2, frames, 1, 4), np.float32))
+        errors, sharpness = np.ones((2, frames, 1, 4), np.float32)
+        return Choice(errors, sharpness, jnp.zeros((frames, 1), int))
 
     monkeypatch.setattr(script, "watch_choice", watch)
     out = tmp_path / "variants.json"

@@ -13,7 +13,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from mirage_jax.data.teachers import Style, variant_looks
 from mirage_jax.evaluation import metrics
@@ -22,7 +22,8 @@ from mirage_jax.evaluation.endless import Endless, Loops, Mode
 from mirage_jax.evaluation.quality import Case
 from mirage_jax.evaluation.summary import OPENING
 from mirage_jax.pixels import to_bytes, to_floats
-from mirage_jax.stream import StreamState, stream_step
+from mirage_jax.stream import StreamState, frame_noise, stream_step
+from mirage_jax.training.variants import variant_of_noise
 
 KEPT = 0.95  # of the streams
 SHARPNESS = 0.1  # of the teacher's
@@ -35,19 +36,24 @@ class Choice:
     Attributes:
       errors: mean squared error against the style's look in each variant, of [0, 1].
       sharpness: over that of each variant's look.
+      named: by the noise that the frame was made of.
     """
 
     errors: Float[Array, "T B V"]
     sharpness: Float[Array, "T B V"]
+    named: Int[Array, "T B"]
 
 
-def compare(style: Style, source: Array, styled: Array) -> Choice:
-    """One frame of every stream, uint8 [B, H, W, 3], against all variants."""
+def compare(style: Style, source: Array, styled: Array, named: Array) -> Choice:
+    """One frame of every stream, uint8 [B, H, W, 3], against all variants.
+
+    `named`, int32 [B], is told along.
+    """
     shown = to_floats(styled)
     looks = to_floats(to_bytes(variant_looks(style, to_floats(source))))
     teacher = jnp.maximum(metrics.sharpness(looks), 1e-6)  # [V, B]
     errors = jnp.square(shown[None] - looks).mean((2, 3, 4))
-    return Choice(errors.T, (metrics.sharpness(shown)[None] / teacher).T)
+    return Choice(errors.T, (metrics.sharpness(shown)[None] / teacher).T, named)
 
 
 def watch_choice(
@@ -69,7 +75,7 @@ def watch_choice(
       frames: to run, rounded up to whole loops.
 
     Returns:
-      Numpy arrays of the cases, [n, B, V].
+      Numpy arrays of the cases, [n, B, V] and [n, B].
 
     Raises:
       MirageError: the style has one look only.
@@ -82,10 +88,11 @@ def watch_choice(
     def step(
         params: Any, state: StreamState, source: UInt8[Array, "B H W 3"]
     ) -> tuple[StreamState, Choice]:
+        named = variant_of_noise(frame_noise(state, config, endless.model))
         state, styled = stream_step(
             params, state, source, model=endless.model, stream=config
         )
-        return state, compare(style, source, styled)
+        return state, compare(style, source, styled, named)
 
     @partial(jax.jit, donate_argnums=1)
     def watched(params: Any, state: StreamState, clip: Array) -> Any:
@@ -109,6 +116,8 @@ def choice_values(choice: Choice, period: int) -> dict[str, float]:
       variant_kept: share of the streams that are nearest to the same variant in their
         last loop as in their first frames; variant_wandered: share of all frames that
         are nearest to another one. variants_chosen: how many variants streams chose.
+        variant_as_named: share of the streams whose choice is the one that the noise of
+        their first frame names, as training does; by chance it would be one of V.
         variant_psnr_first, variant_psnr_last: against the variant that was chosen, in
         the first frames and in the last loop. variant_margin: how much nearer the last
         loop is to the nearest variant than to the next, dB. variant_sharpness: of the
@@ -131,6 +140,7 @@ def choice_values(choice: Choice, period: int) -> dict[str, float]:
         "variant_kept": np.mean(last.argmin(-1) == chosen),
         "variant_wandered": np.mean(errors.argmin(-1) != chosen[None]),
         "variants_chosen": len(set(chosen.tolist())),
+        "variant_as_named": np.mean(chosen == np.asarray(choice.named)[0]),
         "variant_psnr_first": np.mean(_decibel(first[each, chosen])),
         "variant_psnr_last": np.mean(_decibel(last[each, chosen])),
         "variant_margin": np.mean(_decibel(nearest[:, 0]) - _decibel(nearest[:, 1])),

@@ -53,6 +53,7 @@ UNITS = {
     "variant_kept": ("of the streams", "higher"),
     "variant_wandered": ("of the frames", "lower"),
     "variants_chosen": ("variants", "higher"),
+    "variant_as_named": ("of the streams", "higher"),
     "variant_psnr": ("dB", "higher"),
     "variant_margin": ("dB", "higher"),
     "variant_sharpness": ("of the teacher's", "higher"),
