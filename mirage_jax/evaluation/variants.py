@@ -47,7 +47,7 @@ class Choice:
 def compare(style: Style, source: Array, styled: Array, named: Array) -> Choice:
     """One frame of every stream, uint8 [B, H, W, 3], against all variants.
 
-    `named`, int32 [B], is told along.
+    `named`, int32 [B], becomes that of `Choice`.
     """
     shown = to_floats(styled)
     looks = to_floats(to_bytes(variant_looks(style, to_floats(source))))
