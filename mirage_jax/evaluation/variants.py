@@ -44,16 +44,18 @@ class Choice:
     named: Int[Array, "T B"]
 
 
-def compare(style: Style, source: Array, styled: Array, named: Array) -> Choice:
+def compare(
+    style: Style, source: Array, styled: Array
+) -> tuple[Float[Array, "B V"], Float[Array, "B V"]]:
     """One frame of every stream, uint8 [B, H, W, 3], against all variants.
 
-    `named`, int32 [B], becomes that of `Choice`.
+    Returns errors and sharpness as `Choice` has them.
     """
     shown = to_floats(styled)
     looks = to_floats(to_bytes(variant_looks(style, to_floats(source))))
     teacher = jnp.maximum(metrics.sharpness(looks), 1e-6)  # [V, B]
     errors = jnp.square(shown[None] - looks).mean((2, 3, 4))
-    return Choice(errors.T, (metrics.sharpness(shown)[None] / teacher).T, named)
+    return errors.T, (metrics.sharpness(shown)[None] / teacher).T
 
 
 def watch_choice(
@@ -92,7 +94,7 @@ def watch_choice(
         state, styled = stream_step(
             params, state, source, model=endless.model, stream=config
         )
-        return state, compare(style, source, styled, named)
+        return state, Choice(*compare(style, source, styled), named)
 
     @partial(jax.jit, donate_argnums=1)
     def watched(params: Any, state: StreamState, clip: Array) -> Any:
